@@ -1,0 +1,2 @@
+//! The `gpreempt` command.
+fn main() {}

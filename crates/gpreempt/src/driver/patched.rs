@@ -1,0 +1,1 @@
+//! The gpreempt KFD series: a lease on other processes' queues.

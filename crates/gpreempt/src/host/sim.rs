@@ -1,0 +1,1 @@
+//! The simulated machine behind the seam.

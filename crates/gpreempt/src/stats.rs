@@ -1,0 +1,1 @@
+//! What operations took: HDR histograms per operation and phase.
