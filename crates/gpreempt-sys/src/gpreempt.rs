@@ -128,9 +128,7 @@ pub const KFD_GPREEMPT_EVENT_OVERSUBSCRIBED: u32 = 6;
 
 /// Argument of [`AMDKFD_IOC_GPREEMPT_OPEN`]: probe, capabilities and lease in one.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_gpreempt_open_args {
     /// In: the caller's version; out: the driver's.
     pub abi_version: u32,
@@ -163,9 +161,7 @@ pub struct kfd_ioctl_gpreempt_open_args {
 /// Argument of [`AMDKFD_IOC_GPREEMPT_ATTACH`] and [`AMDKFD_IOC_GPREEMPT_DETACH`] (`target` in, the
 /// rest 0).
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_gpreempt_attach_args {
     /// In: process id in the caller's pid namespace, 0 for the caller.
     pub pid: u32,
@@ -183,9 +179,7 @@ pub struct kfd_ioctl_gpreempt_attach_args {
 
 /// One queue, or all queues of a target, in a batch.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_gpreempt_entry {
     /// In: handle from ATTACH, or [`KFD_GPREEMPT_TARGET_SELF`].
     pub target: u32,
@@ -207,9 +201,7 @@ pub struct kfd_gpreempt_entry {
 
 /// Argument of [`AMDKFD_IOC_BATCH_UNMAP_QUEUES`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_batch_unmap_args {
     /// In: address of the array of [`kfd_gpreempt_entry`].
     pub entries_ptr: u64,
@@ -239,9 +231,7 @@ pub struct kfd_ioctl_batch_unmap_args {
 
 /// Argument of [`AMDKFD_IOC_FAST_REMAP`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_fast_remap_args {
     /// In: address of the array of [`kfd_gpreempt_entry`].
     pub entries_ptr: u64,
@@ -271,9 +261,7 @@ pub struct kfd_ioctl_fast_remap_args {
 
 /// Argument of [`AMDKFD_IOC_SWAP_QUEUES`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_swap_queues_args {
     /// In: address of the [`kfd_gpreempt_entry`] array to unmap.
     pub unmap_ptr: u64,
@@ -309,9 +297,7 @@ pub struct kfd_ioctl_swap_queues_args {
 
 /// Argument of [`AMDKFD_IOC_SELECTIVE_UNMAP`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_selective_unmap_args {
     /// In and out: the queue.
     pub queue: kfd_gpreempt_entry,
@@ -327,9 +313,7 @@ pub struct kfd_ioctl_selective_unmap_args {
 
 /// Argument of [`AMDKFD_IOC_SET_QUEUE_STATE`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_queue_state_args {
     /// In and out: the queue.
     pub queue: kfd_gpreempt_entry,
@@ -345,9 +329,7 @@ pub struct kfd_ioctl_queue_state_args {
 
 /// Argument of [`AMDKFD_IOC_SET_QUEUE_POLICY`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_queue_policy_args {
     /// In and out: the queue, or all queues of a target.
     pub queue: kfd_gpreempt_entry,
@@ -365,9 +347,7 @@ pub struct kfd_ioctl_queue_policy_args {
 
 /// Argument of [`AMDKFD_IOC_SET_HQD_RESERVATION`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_hqd_reservation_args {
     /// In: topology gpu_id, 0 for every node.
     pub gpu_id: u32,
@@ -391,9 +371,7 @@ pub struct kfd_ioctl_hqd_reservation_args {
 
 /// Argument of [`AMDKFD_IOC_GET_HQD_STATUS`]: the queue slots of one node.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_hqd_status_args {
     /// In: topology gpu_id.
     pub gpu_id: u32,
@@ -443,9 +421,7 @@ pub struct kfd_ioctl_hqd_status_args {
 
 /// One queue as [`AMDKFD_IOC_GET_QUEUE_STATUS`] reports it.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_gpreempt_queue_status {
     /// Out: KFD queue id within its process.
     pub queue_id: u32,
@@ -487,9 +463,7 @@ pub struct kfd_gpreempt_queue_status {
 
 /// Argument of [`AMDKFD_IOC_GET_QUEUE_STATUS`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_queue_status_args {
     /// In: address of the array of [`kfd_gpreempt_queue_status`].
     pub status_ptr: u64,
@@ -511,9 +485,7 @@ pub struct kfd_ioctl_queue_status_args {
 
 /// One event, read from the lease fd.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_gpreempt_event {
     /// `KFD_GPREEMPT_EVENT_*`.
     pub r#type: u32,
@@ -538,11 +510,8 @@ pub struct kfd_gpreempt_event {
 /// * fd: `/dev/kfd`. Since: ABI version 1.
 /// * Permissions: none beyond access to `/dev/kfd`.
 /// * Errors: ENOTTY or EINVAL without the series; EBADF where the fd was kept over exec or a fork.
-pub const AMDKFD_IOC_GPREEMPT_OPEN: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x60,
-    size_of::<kfd_ioctl_gpreempt_open_args>()
-) as u32;
+pub const AMDKFD_IOC_GPREEMPT_OPEN: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x60, size_of::<kfd_ioctl_gpreempt_open_args>()) as u32;
 
 /// Resolves a pid to a target handle of this lease.
 ///
@@ -550,88 +519,64 @@ pub const AMDKFD_IOC_GPREEMPT_OPEN: u32 = request_code_readwrite!(
 /// * Permissions: own process; another with the same uid, or with CAP_SYS_NICE over its user
 ///   namespace.
 /// * Errors: ESRCH no such process; EPERM.
-pub const AMDKFD_IOC_GPREEMPT_ATTACH: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x61,
-    size_of::<kfd_ioctl_gpreempt_attach_args>()
-) as u32;
+pub const AMDKFD_IOC_GPREEMPT_ATTACH: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x61, size_of::<kfd_ioctl_gpreempt_attach_args>()) as u32;
 
 /// Forgets a target and restores what the lease held of it.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: none: giving back is always allowed.
 /// * Errors: ESRCH unknown handle.
-pub const AMDKFD_IOC_GPREEMPT_DETACH: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x62,
-    size_of::<kfd_ioctl_gpreempt_attach_args>()
-) as u32;
+pub const AMDKFD_IOC_GPREEMPT_DETACH: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x62, size_of::<kfd_ioctl_gpreempt_attach_args>()) as u32;
 
 /// Unmaps queues and holds them, with at most one round per node.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: as ATTACH, checked again; a queue of another process must be PREEMPTIBLE.
 /// * Errors: per entry in `result`: ESRCH, ENOENT, EBUSY, EPERM, EOPNOTSUPP, EIO, ETIME, EACCES.
-pub const AMDKFD_IOC_BATCH_UNMAP_QUEUES: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x63,
-    size_of::<kfd_ioctl_batch_unmap_args>()
-) as u32;
+pub const AMDKFD_IOC_BATCH_UNMAP_QUEUES: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x63, size_of::<kfd_ioctl_batch_unmap_args>()) as u32;
 
 /// Gives held queues back, with at most one round per node.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: none: giving back is always allowed.
 /// * Errors: per entry in `result`: ESRCH, ENOENT, EBUSY, EOPNOTSUPP, EIO, ETIME, EACCES.
-pub const AMDKFD_IOC_FAST_REMAP: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x64,
-    size_of::<kfd_ioctl_fast_remap_args>()
-) as u32;
+pub const AMDKFD_IOC_FAST_REMAP: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x64, size_of::<kfd_ioctl_fast_remap_args>()) as u32;
 
 /// Unmaps some queues and maps others in the same round.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: as BATCH_UNMAP_QUEUES for the queues to unmap.
 /// * Errors: as BATCH_UNMAP_QUEUES; EINVAL where a queue is in both arrays.
-pub const AMDKFD_IOC_SWAP_QUEUES: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x65,
-    size_of::<kfd_ioctl_swap_queues_args>()
-) as u32;
+pub const AMDKFD_IOC_SWAP_QUEUES: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x65, size_of::<kfd_ioctl_swap_queues_args>()) as u32;
 
 /// Unmaps one queue and holds it.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: as BATCH_UNMAP_QUEUES.
 /// * Errors: as BATCH_UNMAP_QUEUES, in `queue.result`.
-pub const AMDKFD_IOC_SELECTIVE_UNMAP: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x66,
-    size_of::<kfd_ioctl_selective_unmap_args>()
-) as u32;
+pub const AMDKFD_IOC_SELECTIVE_UNMAP: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x66, size_of::<kfd_ioctl_selective_unmap_args>()) as u32;
 
 /// Maps, unmaps or marks one queue.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: as BATCH_UNMAP_QUEUES to unmap, as ATTACH to mark, none to map.
 /// * Errors: as BATCH_UNMAP_QUEUES, in `queue.result`.
-pub const AMDKFD_IOC_SET_QUEUE_STATE: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x67,
-    size_of::<kfd_ioctl_queue_state_args>()
-) as u32;
+pub const AMDKFD_IOC_SET_QUEUE_STATE: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x67, size_of::<kfd_ioctl_queue_state_args>()) as u32;
 
 /// Sets the policy of a queue or of a target's queues, present and later.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: as ATTACH, checked again.
 /// * Errors: in `queue.result`: EBUSY where another lease has marked it, EPERM, ESRCH, ENOENT.
-pub const AMDKFD_IOC_SET_QUEUE_POLICY: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x68,
-    size_of::<kfd_ioctl_queue_policy_args>()
-) as u32;
+pub const AMDKFD_IOC_SET_QUEUE_POLICY: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x68, size_of::<kfd_ioctl_queue_policy_args>()) as u32;
 
 /// Limits how many queue slots offline queues may use.
 ///
@@ -639,30 +584,21 @@ pub const AMDKFD_IOC_SET_QUEUE_POLICY: u32 = request_code_readwrite!(
 /// * Permissions: CAP_SYS_NICE.
 /// * Errors: EPERM; EBUSY where another lease owns the reservation; EINVAL where the sum exceeds
 ///   100; ENOENT no such GPU.
-pub const AMDKFD_IOC_SET_HQD_RESERVATION: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x69,
-    size_of::<kfd_ioctl_hqd_reservation_args>()
-) as u32;
+pub const AMDKFD_IOC_SET_HQD_RESERVATION: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x69, size_of::<kfd_ioctl_hqd_reservation_args>()) as u32;
 
 /// Reads the queue slots of one node.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: access to that GPU.
 /// * Errors: ENOENT no such GPU.
-pub const AMDKFD_IOC_GET_HQD_STATUS: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x6a,
-    size_of::<kfd_ioctl_hqd_status_args>()
-) as u32;
+pub const AMDKFD_IOC_GET_HQD_STATUS: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x6a, size_of::<kfd_ioctl_hqd_status_args>()) as u32;
 
 /// Reads the state of a target's queues.
 ///
 /// * fd: the lease fd. Since: ABI version 1.
 /// * Permissions: those that ATTACH asked for; no further check.
 /// * Errors: ESRCH unknown or detached handle; ENOENT no such queue or GPU.
-pub const AMDKFD_IOC_GET_QUEUE_STATUS: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x6b,
-    size_of::<kfd_ioctl_queue_status_args>()
-) as u32;
+pub const AMDKFD_IOC_GET_QUEUE_STATUS: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x6b, size_of::<kfd_ioctl_queue_status_args>()) as u32;

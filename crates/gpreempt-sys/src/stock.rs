@@ -197,9 +197,7 @@ pub const KFD_IOC_DBG_TRAP_GET_DEVICE_SNAPSHOT: u32 = 14;
 
 /// Argument of [`AMDKFD_IOC_GET_VERSION`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_get_version_args {
     /// Out: major version of the interface.
     pub major_version: u32,
@@ -209,9 +207,7 @@ pub struct kfd_ioctl_get_version_args {
 
 /// Argument of [`AMDKFD_IOC_CREATE_QUEUE`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_create_queue_args {
     /// In: address of the ring.
     pub ring_base_address: u64,
@@ -251,9 +247,7 @@ pub struct kfd_ioctl_create_queue_args {
 
 /// Argument of [`AMDKFD_IOC_DESTROY_QUEUE`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_destroy_queue_args {
     /// In: id of the queue.
     pub queue_id: u32,
@@ -263,9 +257,7 @@ pub struct kfd_ioctl_destroy_queue_args {
 
 /// Argument of [`AMDKFD_IOC_UPDATE_QUEUE`]: replaces all four properties.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_update_queue_args {
     /// In: address of the ring; 0 disables the queue.
     pub ring_base_address: u64,
@@ -281,9 +273,7 @@ pub struct kfd_ioctl_update_queue_args {
 
 /// Argument of [`AMDKFD_IOC_SET_CU_MASK`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_set_cu_mask_args {
     /// In: id of the queue.
     pub queue_id: u32,
@@ -295,9 +285,7 @@ pub struct kfd_ioctl_set_cu_mask_args {
 
 /// The address ranges of one GPU in the process.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_process_device_apertures {
     /// Out: first address of the LDS aperture.
     pub lds_base: u64,
@@ -319,9 +307,7 @@ pub struct kfd_process_device_apertures {
 
 /// Argument of [`AMDKFD_IOC_GET_PROCESS_APERTURES_NEW`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_get_process_apertures_new_args {
     /// In: address of the array of [`kfd_process_device_apertures`].
     pub kfd_process_device_apertures_ptr: u64,
@@ -333,9 +319,7 @@ pub struct kfd_ioctl_get_process_apertures_new_args {
 
 /// Argument of [`AMDKFD_IOC_ACQUIRE_VM`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_acquire_vm_args {
     /// In: fd of the GPU's render node.
     pub drm_fd: u32,
@@ -345,9 +329,7 @@ pub struct kfd_ioctl_acquire_vm_args {
 
 /// Argument of [`AMDKFD_IOC_ALLOC_MEMORY_OF_GPU`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_alloc_memory_of_gpu_args {
     /// In: GPU virtual address.
     pub va_addr: u64,
@@ -366,9 +348,7 @@ pub struct kfd_ioctl_alloc_memory_of_gpu_args {
 
 /// Argument of [`AMDKFD_IOC_FREE_MEMORY_OF_GPU`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_free_memory_of_gpu_args {
     /// In: handle of the buffer.
     pub handle: u64,
@@ -376,9 +356,7 @@ pub struct kfd_ioctl_free_memory_of_gpu_args {
 
 /// Argument of [`AMDKFD_IOC_MAP_MEMORY_TO_GPU`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_map_memory_to_gpu_args {
     /// In: handle of the buffer.
     pub handle: u64,
@@ -392,9 +370,7 @@ pub struct kfd_ioctl_map_memory_to_gpu_args {
 
 /// Argument of [`AMDKFD_IOC_UNMAP_MEMORY_FROM_GPU`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_unmap_memory_from_gpu_args {
     /// In: handle of the buffer.
     pub handle: u64,
@@ -408,9 +384,7 @@ pub struct kfd_ioctl_unmap_memory_from_gpu_args {
 
 /// Argument of [`AMDKFD_IOC_ALLOC_QUEUE_GWS`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_alloc_queue_gws_args {
     /// In: id of the queue.
     pub queue_id: u32,
@@ -424,9 +398,7 @@ pub struct kfd_ioctl_alloc_queue_gws_args {
 
 /// Argument of [`AMDKFD_IOC_SMI_EVENTS`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_smi_events_args {
     /// In: topology gpu_id.
     pub gpuid: u32,
@@ -436,9 +408,7 @@ pub struct kfd_ioctl_smi_events_args {
 
 /// What the driver knows of the target's runtime.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_runtime_info {
     /// Address of the runtime's debug structure in the target.
     pub r_debug: u64,
@@ -450,9 +420,7 @@ pub struct kfd_runtime_info {
 
 /// Argument of [`AMDKFD_IOC_RUNTIME_ENABLE`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_runtime_enable_args {
     /// In: address of the runtime's debug structure.
     pub r_debug: u64,
@@ -464,9 +432,7 @@ pub struct kfd_ioctl_runtime_enable_args {
 
 /// One queue of the target, as [`KFD_IOC_DBG_TRAP_GET_QUEUE_SNAPSHOT`] reports it.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_queue_snapshot_entry {
     /// Raised exceptions, bits of [`KFD_EC_MASK`].
     pub exception_status: u64,
@@ -494,9 +460,7 @@ pub struct kfd_queue_snapshot_entry {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_ENABLE`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_enable_args {
     /// In: exceptions to be told of, bits of [`KFD_EC_MASK`].
     pub exception_mask: u64,
@@ -510,9 +474,7 @@ pub struct kfd_ioctl_dbg_trap_enable_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_SEND_RUNTIME_EVENT`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_send_runtime_event_args {
     /// In: exceptions to raise, bits of [`KFD_EC_MASK`].
     pub exception_mask: u64,
@@ -524,9 +486,7 @@ pub struct kfd_ioctl_dbg_trap_send_runtime_event_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_SET_EXCEPTIONS_ENABLED`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_set_exceptions_enabled_args {
     /// In: exceptions to be told of, bits of [`KFD_EC_MASK`].
     pub exception_mask: u64,
@@ -534,9 +494,7 @@ pub struct kfd_ioctl_dbg_trap_set_exceptions_enabled_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_SUSPEND_QUEUES`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_suspend_queues_args {
     /// In: exceptions to clear, bits of [`KFD_EC_MASK`].
     pub exception_mask: u64,
@@ -550,9 +508,7 @@ pub struct kfd_ioctl_dbg_trap_suspend_queues_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_RESUME_QUEUES`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_resume_queues_args {
     /// In: address of the array of queue ids, 32 bits each; failures are marked in it; 0 for all
     /// queues.
@@ -565,9 +521,7 @@ pub struct kfd_ioctl_dbg_trap_resume_queues_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_QUERY_DEBUG_EVENT`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_query_debug_event_args {
     /// In: exceptions to clear; out: exceptions raised.
     pub exception_mask: u64,
@@ -579,9 +533,7 @@ pub struct kfd_ioctl_dbg_trap_query_debug_event_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_QUERY_EXCEPTION_INFO`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_query_exception_info_args {
     /// In: address of the buffer to fill.
     pub info_ptr: u64,
@@ -597,9 +549,7 @@ pub struct kfd_ioctl_dbg_trap_query_exception_info_args {
 
 /// Arguments of [`KFD_IOC_DBG_TRAP_GET_QUEUE_SNAPSHOT`].
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_queue_snapshot_args {
     /// In: exceptions to clear, bits of [`KFD_EC_MASK`].
     pub exception_mask: u64,
@@ -613,9 +563,7 @@ pub struct kfd_ioctl_dbg_trap_queue_snapshot_args {
 
 /// Argument of [`AMDKFD_IOC_DBG_TRAP`]; `payload` is the C header's anonymous union.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct kfd_ioctl_dbg_trap_args {
     /// In: target process in the caller's pid namespace.
     pub pid: u32,
@@ -655,11 +603,7 @@ impl kfd_ioctl_dbg_trap_args {
     ///
     /// [`KFD_IOC_DBG_TRAP_DISABLE`] takes no arguments: fill `pid` and `op` of a default value.
     pub fn new<T: DbgTrapOp>(pid: u32, args: T) -> Self {
-        let mut this = Self {
-            pid,
-            op: T::OP,
-            ..Self::default()
-        };
+        let mut this = Self { pid, op: T::OP, ..Self::default() };
         this.store(args);
         this
     }
@@ -669,8 +613,7 @@ impl kfd_ioctl_dbg_trap_args {
         if self.op != T::OP {
             return None;
         }
-        let (args, _rest) =
-            T::read_from_prefix(self.payload.as_bytes()).expect("a union member fits the union");
+        let (args, _rest) = T::read_from_prefix(self.payload.as_bytes()).expect("a union member fits the union");
         Some(args)
     }
 
@@ -685,8 +628,7 @@ impl kfd_ioctl_dbg_trap_args {
     }
 
     fn store<T: DbgTrapOp>(&mut self, args: T) {
-        args.write_to_prefix(self.payload.as_mut_bytes())
-            .expect("a union member fits the union");
+        args.write_to_prefix(self.payload.as_mut_bytes()).expect("a union member fits the union");
     }
 }
 
@@ -695,154 +637,112 @@ impl kfd_ioctl_dbg_trap_args {
 /// * fd: `/dev/kfd`. Since: Linux 3.19.
 /// * Permissions: none.
 /// * Errors: none of its own.
-pub const AMDKFD_IOC_GET_VERSION: u32 = request_code_read!(
-    AMDKFD_IOCTL_BASE,
-    0x01,
-    size_of::<kfd_ioctl_get_version_args>()
-) as u32;
+pub const AMDKFD_IOC_GET_VERSION: u32 =
+    request_code_read!(AMDKFD_IOCTL_BASE, 0x01, size_of::<kfd_ioctl_get_version_args>()) as u32;
 
 /// Creates a queue of the calling process.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 3.19.
 /// * Permissions: none.
 /// * Errors: EINVAL bad argument or no such GPU; ENOMEM no room.
-pub const AMDKFD_IOC_CREATE_QUEUE: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x02,
-    size_of::<kfd_ioctl_create_queue_args>()
-) as u32;
+pub const AMDKFD_IOC_CREATE_QUEUE: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x02, size_of::<kfd_ioctl_create_queue_args>()) as u32;
 
 /// Destroys a queue of the calling process.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 3.19.
 /// * Permissions: none.
 /// * Errors: EINVAL no such queue; ETIME preemption timed out.
-pub const AMDKFD_IOC_DESTROY_QUEUE: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x03,
-    size_of::<kfd_ioctl_destroy_queue_args>()
-) as u32;
+pub const AMDKFD_IOC_DESTROY_QUEUE: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x03, size_of::<kfd_ioctl_destroy_queue_args>()) as u32;
 
 /// Replaces ring, percentage and priority of a queue of the calling process.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 3.19.
 /// * Permissions: none.
 /// * Errors: EFAULT no such queue; EINVAL bad argument; ETIME preemption timed out.
-pub const AMDKFD_IOC_UPDATE_QUEUE: u32 = request_code_write!(
-    AMDKFD_IOCTL_BASE,
-    0x07,
-    size_of::<kfd_ioctl_update_queue_args>()
-) as u32;
+pub const AMDKFD_IOC_UPDATE_QUEUE: u32 =
+    request_code_write!(AMDKFD_IOCTL_BASE, 0x07, size_of::<kfd_ioctl_update_queue_args>()) as u32;
 
 /// Reads the GPUs that the process can use and their address ranges.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.16.
 /// * Permissions: none.
 /// * Errors: EINVAL more room than there are GPUs.
-pub const AMDKFD_IOC_GET_PROCESS_APERTURES_NEW: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x14,
-    size_of::<kfd_ioctl_get_process_apertures_new_args>()
-) as u32;
+pub const AMDKFD_IOC_GET_PROCESS_APERTURES_NEW: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x14, size_of::<kfd_ioctl_get_process_apertures_new_args>()) as u32;
 
 /// Binds the GPU's VM to the process; needed before a queue.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.17.
 /// * Permissions: access to the render node.
 /// * Errors: EINVAL no such GPU or fd; EBUSY bound to another fd.
-pub const AMDKFD_IOC_ACQUIRE_VM: u32 = request_code_write!(
-    AMDKFD_IOCTL_BASE,
-    0x15,
-    size_of::<kfd_ioctl_acquire_vm_args>()
-) as u32;
+pub const AMDKFD_IOC_ACQUIRE_VM: u32 =
+    request_code_write!(AMDKFD_IOCTL_BASE, 0x15, size_of::<kfd_ioctl_acquire_vm_args>()) as u32;
 
 /// Allocates a buffer that a GPU can reach.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.17.
 /// * Permissions: none.
 /// * Errors: EINVAL; ENOMEM.
-pub const AMDKFD_IOC_ALLOC_MEMORY_OF_GPU: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x16,
-    size_of::<kfd_ioctl_alloc_memory_of_gpu_args>()
-) as u32;
+pub const AMDKFD_IOC_ALLOC_MEMORY_OF_GPU: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x16, size_of::<kfd_ioctl_alloc_memory_of_gpu_args>()) as u32;
 
 /// Frees a buffer.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.17.
 /// * Permissions: none.
 /// * Errors: EINVAL no such buffer.
-pub const AMDKFD_IOC_FREE_MEMORY_OF_GPU: u32 = request_code_write!(
-    AMDKFD_IOCTL_BASE,
-    0x17,
-    size_of::<kfd_ioctl_free_memory_of_gpu_args>()
-) as u32;
+pub const AMDKFD_IOC_FREE_MEMORY_OF_GPU: u32 =
+    request_code_write!(AMDKFD_IOCTL_BASE, 0x17, size_of::<kfd_ioctl_free_memory_of_gpu_args>()) as u32;
 
 /// Maps a buffer on GPUs.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.17.
 /// * Permissions: none.
 /// * Errors: EINVAL; ENOMEM.
-pub const AMDKFD_IOC_MAP_MEMORY_TO_GPU: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x18,
-    size_of::<kfd_ioctl_map_memory_to_gpu_args>()
-) as u32;
+pub const AMDKFD_IOC_MAP_MEMORY_TO_GPU: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x18, size_of::<kfd_ioctl_map_memory_to_gpu_args>()) as u32;
 
 /// Unmaps a buffer from GPUs.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.17.
 /// * Permissions: none.
 /// * Errors: EINVAL; ENOMEM.
-pub const AMDKFD_IOC_UNMAP_MEMORY_FROM_GPU: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x19,
-    size_of::<kfd_ioctl_unmap_memory_from_gpu_args>()
-) as u32;
+pub const AMDKFD_IOC_UNMAP_MEMORY_FROM_GPU: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x19, size_of::<kfd_ioctl_unmap_memory_from_gpu_args>()) as u32;
 
 /// Limits a queue of the calling process to some compute units.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 4.19.
 /// * Permissions: none.
 /// * Errors: EFAULT no such queue; EINVAL bad mask.
-pub const AMDKFD_IOC_SET_CU_MASK: u32 = request_code_write!(
-    AMDKFD_IOCTL_BASE,
-    0x1a,
-    size_of::<kfd_ioctl_set_cu_mask_args>()
-) as u32;
+pub const AMDKFD_IOC_SET_CU_MASK: u32 =
+    request_code_write!(AMDKFD_IOCTL_BASE, 0x1a, size_of::<kfd_ioctl_set_cu_mask_args>()) as u32;
 
 /// Gives a queue global wave sync.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 5.3.
 /// * Permissions: none.
 /// * Errors: ENODEV not supported; EINVAL no such queue; EBUSY taken.
-pub const AMDKFD_IOC_ALLOC_QUEUE_GWS: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x1e,
-    size_of::<kfd_ioctl_alloc_queue_gws_args>()
-) as u32;
+pub const AMDKFD_IOC_ALLOC_QUEUE_GWS: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x1e, size_of::<kfd_ioctl_alloc_queue_gws_args>()) as u32;
 
 /// Opens an fd for events of one GPU.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 5.8.
 /// * Permissions: none for own events, privilege for those of every process.
 /// * Errors: EINVAL no such GPU.
-pub const AMDKFD_IOC_SMI_EVENTS: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x1f,
-    size_of::<kfd_ioctl_smi_events_args>()
-) as u32;
+pub const AMDKFD_IOC_SMI_EVENTS: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x1f, size_of::<kfd_ioctl_smi_events_args>()) as u32;
 
 /// Tells the driver that the runtime is ready to be debugged.
 ///
 /// * fd: `/dev/kfd`. Since: Linux 6.5.
 /// * Permissions: none.
 /// * Errors: EBUSY enabled already; EEXIST a queue exists already; EINVAL cannot debug.
-pub const AMDKFD_IOC_RUNTIME_ENABLE: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x25,
-    size_of::<kfd_ioctl_runtime_enable_args>()
-) as u32;
+pub const AMDKFD_IOC_RUNTIME_ENABLE: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x25, size_of::<kfd_ioctl_runtime_enable_args>()) as u32;
 
 /// Debugs a process; suspending and resuming queues returns their number.
 ///
@@ -850,11 +750,8 @@ pub const AMDKFD_IOC_RUNTIME_ENABLE: u32 = request_code_readwrite!(
 /// * Permissions: the calling thread traces the target or is its debugger; for oneself none.
 /// * Errors: ESRCH no such process; EPERM not allowed, or its runtime is not enabled; EINVAL no
 ///   session or no HWS; EAGAIN no event.
-pub const AMDKFD_IOC_DBG_TRAP: u32 = request_code_readwrite!(
-    AMDKFD_IOCTL_BASE,
-    0x26,
-    size_of::<kfd_ioctl_dbg_trap_args>()
-) as u32;
+pub const AMDKFD_IOC_DBG_TRAP: u32 =
+    request_code_readwrite!(AMDKFD_IOCTL_BASE, 0x26, size_of::<kfd_ioctl_dbg_trap_args>()) as u32;
 
 #[cfg(test)]
 mod tests {
