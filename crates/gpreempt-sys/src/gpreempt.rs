@@ -53,7 +53,7 @@ pub const KFD_GPREEMPT_STATE_EVICTED: u32 = 1 << 1;
 pub const KFD_GPREEMPT_STATE_SUSPENDED: u32 = 1 << 2;
 /// State bit: a lease holds the queue unmapped.
 pub const KFD_GPREEMPT_STATE_PREEMPTED: u32 = 1 << 3;
-/// State bit: the caller's lease is the one that holds or marks the queue.
+/// State bit: the lease that holds the queue is the caller's.
 pub const KFD_GPREEMPT_STATE_MINE: u32 = 1 << 4;
 /// State bit: the owner set percentage 0 or no ring.
 pub const KFD_GPREEMPT_STATE_DISABLED: u32 = 1 << 5;
