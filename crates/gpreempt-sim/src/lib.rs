@@ -7,6 +7,9 @@
 
 pub mod config;
 pub mod machine;
+pub mod mqd;
+pub mod pm4;
+pub mod text;
 pub mod topology;
 
 pub use machine::{FileId, Machine, Readiness, Task, Ticket, UserMemory, Work};

@@ -33,6 +33,11 @@ pub struct Topology {
 }
 
 impl TopologyNode {
+    /// Which slice of its GPU this node is: 0 for the first (or only) partition.
+    pub fn partition_index(&self) -> u32 {
+        todo!()
+    }
+
     /// A property's value; 0 where absent, as the kernel prints for what it does not know.
     pub fn property(&self, _name: &str) -> u64 {
         todo!()
@@ -56,6 +61,11 @@ impl Topology {
     /// The text of a file by its path below `/sys/class/kfd/kfd/topology/`, or None.
     pub fn read(&self, _path: &str) -> Option<String> {
         todo!()
+    }
+
+    /// The GPU nodes, in index order.
+    pub fn gpus(&self) -> impl Iterator<Item = &TopologyNode> {
+        self.nodes.iter().filter(|n| n.gpu_id != 0)
     }
 
     /// The names in a folder below `/sys/class/kfd/kfd/topology/` ("" is the top), or None.

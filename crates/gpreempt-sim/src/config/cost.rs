@@ -1,5 +1,7 @@
 //! Cost models: what each elementary step takes, and who says so.
 
+use super::ConfigError;
+
 /// One elementary cost with its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
@@ -52,4 +54,27 @@ pub struct CostModel {
     pub update_queue: Figure,
     /// Reset of one node after HWS stopped answering.
     pub node_reset: Figure,
+}
+
+impl CostModel {
+    /// The names of the models that are built in.
+    pub fn builtin() -> &'static [&'static str] {
+        &["design", "hws", "conservative", "stock-debug"]
+    }
+
+    /// A built-in model by its name, or the model of a file by its path.
+    ///
+    /// # Errors
+    /// Unknown name, unreadable file, or a file that says something impossible (with its line).
+    pub fn named(_name_or_path: &str) -> Result<CostModel, ConfigError> {
+        todo!()
+    }
+
+    /// A model from the text of a file; `path` is for error messages.
+    ///
+    /// # Errors
+    /// What is wrong in the text, with its line.
+    pub fn parse(_path: &str, _text: &str) -> Result<CostModel, ConfigError> {
+        todo!()
+    }
 }

@@ -1,5 +1,10 @@
 //! GPU models: what a node of a named product looks like.
 
+use std::fmt;
+use std::str::FromStr;
+
+use super::ConfigError;
+
 /// How a GPU is split into KFD nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Partition {
@@ -53,4 +58,66 @@ pub struct GpuModel {
     pub cwsr_bytes: u64,
     /// Control stack of one queue and XCC, bytes.
     pub ctl_stack_bytes: u32,
+}
+
+impl GpuModel {
+    /// The names of the models that are built in.
+    pub fn builtin() -> &'static [&'static str] {
+        &["mi308x", "mi300x"]
+    }
+
+    /// A built-in model by its name, or the model of a file by its path.
+    ///
+    /// # Errors
+    /// Unknown name, unreadable file, or a file that says something impossible (with its line).
+    pub fn named(_name_or_path: &str) -> Result<GpuModel, ConfigError> {
+        todo!()
+    }
+
+    /// A model from the text of a file; `path` is for error messages.
+    ///
+    /// # Errors
+    /// What is wrong in the text, with its line.
+    pub fn parse(_path: &str, _text: &str) -> Result<GpuModel, ConfigError> {
+        todo!()
+    }
+
+    /// KFD nodes per GPU in this mode; None where the XCCs do not divide evenly.
+    pub fn nodes_per_gpu(&self, _partition: Partition) -> Option<u32> {
+        todo!()
+    }
+
+    /// Compute processes that one node maps at a time, where its GPU has `nodes` nodes.
+    pub fn process_slots_with(&self, _nodes: u32) -> u32 {
+        todo!()
+    }
+
+    /// Queue slots of one node: what `num_cp_queues` says.
+    pub fn slots(&self) -> u32 {
+        32 - self.kernel_queues
+    }
+
+    /// Pipe and queue of each slot, in the order debugfs prints them.
+    pub fn slot_places(&self) -> Vec<(u32, u32)> {
+        todo!()
+    }
+
+    /// Wave slots of one XCC.
+    pub fn waves_per_xcc(&self) -> u32 {
+        self.cus_per_xcc * self.simds_per_cu * self.waves_per_simd
+    }
+}
+
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(_text: &str) -> Result<Partition, String> {
+        todo!()
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        todo!()
+    }
 }

@@ -1,6 +1,8 @@
 //! Scenarios: the guest processes of a machine, their queues and their work.
 
-use super::Fault;
+use std::path::Path;
+
+use super::{ConfigError, Fault};
 
 /// Kind of a queue, as `CREATE_QUEUE` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,4 +113,46 @@ pub struct Scenario {
     pub preempt_timeout_ms: Option<u32>,
     /// The lease watchdog's default and maximum; None = the driver's 10000.
     pub max_hold_ms: Option<u32>,
+}
+
+impl Scenario {
+    /// The names of the scenarios that are built in, `default` and `empty` included.
+    pub fn builtin() -> &'static [&'static str] {
+        &["default", "empty", "demo", "oversubscribed"]
+    }
+
+    /// What a machine with this many KFD nodes comes up with: offline training at priorities 0 to 5 and one online
+    /// service at 10 to 15, all with queues and work.
+    pub fn builtin_default(_nodes: u32) -> Scenario {
+        todo!()
+    }
+
+    /// Nobody.
+    pub fn empty() -> Scenario {
+        Scenario { name: "empty".into(), about: "No guests.".into(), ..Scenario::default() }
+    }
+
+    /// A built-in scenario by its name (`nodes` shapes `default`), or the scenario of a file by its path.
+    ///
+    /// # Errors
+    /// Unknown name, unreadable file, or a file that says something impossible (with its line).
+    pub fn named(_name_or_path: &str, _nodes: u32) -> Result<Scenario, ConfigError> {
+        todo!()
+    }
+
+    /// The scenario of a file.
+    ///
+    /// # Errors
+    /// Unreadable file, or a file that says something impossible (with its line).
+    pub fn load(_path: &Path) -> Result<Scenario, ConfigError> {
+        todo!()
+    }
+
+    /// A scenario from the text of a file; `path` is for error messages.
+    ///
+    /// # Errors
+    /// What is wrong in the text, with its line.
+    pub fn parse(_path: &str, _text: &str) -> Result<Scenario, ConfigError> {
+        todo!()
+    }
 }
