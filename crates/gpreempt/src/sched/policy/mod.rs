@@ -3,10 +3,13 @@
 //! A policy owns no driver, clock or thread. The scheduler shows it a [`View`] whenever something happened (online work
 //! arrived or ended, a queue appeared, a wake-up it asked for is due) and carries out its [`Decision`]. So every
 //! policy is tested on values and replayed from a trace.
+//!
+//! [`named`] makes one from text, for example `rate-bound:residency=5ms,floor=10%`; its `Display` writes that text again.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::Result;
 use crate::queue::{GpuId, PolicyFlags, QueueId};
 
 /// One offline queue as a policy sees it.
@@ -20,7 +23,8 @@ pub struct OfflineQueue {
     pub held: bool,
     /// When that last changed (machine time).
     pub since: Duration,
-    /// Pointers equal and no waves, as far as known.
+    /// It has no work, as far as known: mapped with pointers equal and no waves, or taken in that state and its write
+    /// pointer has not moved.
     pub idle: bool,
 }
 
@@ -37,13 +41,17 @@ pub struct View<'a> {
     pub quiet_since: Option<Duration>,
     /// The offline queues of this domain.
     pub offline: &'a [OfflineQueue],
-    /// When this domain was last unmapped.
+    /// When a queue of this domain was last taken while none was held.
     pub last_unmap: Option<Duration>,
-    /// When this domain was last mapped.
+    /// When the last held queue of this domain came back.
     pub last_remap: Option<Duration>,
-    /// How long the domain's offline queues could run (were mapped) in the current accounting window.
+    /// When a rotation was last asked for.
+    pub last_rotate: Option<Duration>,
+    /// Most offline queues that a node maps at once, where a reservation is in force.
+    pub offline_max: Option<u32>,
+    /// How long the domain's offline queues were mapped in the sliding window (mean over its queues).
     pub offline_ran: Duration,
-    /// Length of the accounting window so far.
+    /// Length of the sliding window, or the time since the domain began, if that is shorter.
     pub window: Duration,
 }
 
@@ -54,6 +62,8 @@ pub struct Decision {
     pub unmap: Vec<QueueId>,
     /// Put these back.
     pub remap: Vec<QueueId>,
+    /// Let those of these that are mapped but left out by a reservation take turns.
+    pub rotate: Vec<QueueId>,
     /// Ask again at this time, if nothing happens before.
     pub again_at: Option<Duration>,
 }
@@ -65,10 +75,14 @@ pub struct Setup {
     pub queue_policy: PolicyFlags,
     /// Percent of the slots for online queues and cap for offline queues.
     pub reservation: Option<(u32, u32)>,
+    /// Length of the sliding window of [`View::offline_ran`].
+    pub window: Option<Duration>,
+    /// How often [`OfflineQueue::idle`] is read; None = the policy does not use it.
+    pub idle_poll: Option<Duration>,
 }
 
-/// Decides when offline queues leave the hardware and when they come back.
-pub trait Policy: fmt::Debug + Send + Sync {
+/// Decides when offline queues leave the hardware and when they come back. Its `Display` is what [`named`] reads.
+pub trait Policy: fmt::Debug + fmt::Display + Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
 
@@ -77,4 +91,13 @@ pub trait Policy: fmt::Debug + Send + Sync {
 
     /// What to do now. Pure: equal views give equal decisions.
     fn decide(&self, view: &View<'_>) -> Decision;
+}
+
+/// A policy from its name and, after a colon, parameters: `slice:period=20ms,online=75%`.
+///
+/// # Errors
+/// EINVAL names what is wrong and what it may be.
+pub fn named(text: &str) -> Result<Box<dyn Policy>> {
+    let _ = text;
+    todo!()
 }
