@@ -1,2 +1,7 @@
 //! The `gpreempt` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gpreempt_cli::main(std::env::args_os())
+}

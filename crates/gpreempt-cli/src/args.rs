@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Queue-level preemption of offline training by online inference on AMD Instinct GPUs.
+///
+/// Without a GPU every command works on a simulated machine; what it then prints is modelled, and says so.
+#[derive(Debug, Parser)]
+#[command(name = "gpreempt", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replay online requests against offline training on a simulated machine, under four ways of preemption
+    Demo(Box<DemoArgs>),
+    /// Show the queue slots of every GPU
+    Status(MachineArgs),
+    /// List the queues of all processes
+    Queues(MachineArgs),
+    /// Say how queues would be reached on this machine, why not in a better way, and what to do about it
+    Doctor(MachineArgs),
+    /// Measure this library's own overhead on this machine
+    #[command(hide = true)]
+    Bench(BenchArgs),
+}
+
+/// Options of the commands that look at a machine.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A way of preemption that the demo compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// No preemption: online and offline queues share the GPU
+    None,
+    /// Stock kernel, debugger: one queue per call (the traditional way)
+    OneByOne,
+    /// Stock kernel, debugger: all queues of a process in one call
+    StockBatch,
+    /// gpreempt kernel: a lease, all queues of a GPU in one batch
+    Gpreempt,
+}
+
+impl Mode {
+    /// All, in the order of the table.
+    pub const ALL: [Mode; 4] = [Mode::None, Mode::OneByOne, Mode::StockBatch, Mode::Gpreempt];
+
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::None => "none",
+            Mode::OneByOne => "one-by-one",
+            Mode::StockBatch => "stock-batch",
+            Mode::Gpreempt => "gpreempt",
+        }
+    }
+}
+
+/// Options of `gpreempt demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Ways of preemption to compare, by comma
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::ALL, value_name = "MODE")]
+    pub modes: Vec<Mode>,
+    /// When offline queues leave and come back [unmap, reserve, lazy, slice, rate-bound; NAME:key=value,... sets parameters]
+    #[arg(long, default_value = "unmap", value_name = "NAME[:PARAMS]")]
+    pub policy: String,
+    /// What each elementary step costs [design, hws, conservative, stock-debug, or a TOML file]
+    #[arg(long, default_value = "design", value_name = "NAME|FILE")]
+    pub cost_model: String,
+    /// Simulated MI308X GPUs
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "topology")]
+    pub gpus: u32,
+    /// Take the machine from a recorded topology tree (the folder that holds nodes/)
+    #[arg(long, value_name = "DIR")]
+    pub topology: Option<PathBuf>,
+    /// Take processes, queues and faults from a TOML file; requests go to the queues of priority 10 to 15
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Offline training processes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "scenario", value_name = "N")]
+    pub offline_processes: u32,
+    /// Queues of each offline process on each GPU
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "scenario", value_name = "N")]
+    pub offline_queues: u32,
+    /// Take arrivals from a file: Azure LLM CSV, DISB JSON, or a JSON list of gaps in seconds (Orion)
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Without a trace: Poisson requests per second over all GPUs
+    #[arg(long, default_value_t = 8.0, value_parser = positive, conflicts_with = "trace", value_name = "HZ")]
+    pub rate: f64,
+    /// Stop after so many requests [default: 2000, or the whole trace]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_000_000), value_name = "N")]
+    pub requests: Option<u32>,
+    /// Only requests that arrive within so many seconds
+    #[arg(long, value_parser = positive, value_name = "S")]
+    pub duration: Option<f64>,
+    /// A request alone on one GPU, ms, where the trace does not say
+    #[arg(long, default_value_t = 20.0, value_parser = positive, value_name = "MS")]
+    pub service_ms: f64,
+    /// LLM trace: prefill per context token, us
+    #[arg(long, default_value_t = 50.0, value_parser = positive, value_name = "US")]
+    pub prefill_us: f64,
+    /// LLM trace: decode per generated token, us
+    #[arg(long, default_value_t = 2000.0, value_parser = positive, value_name = "US")]
+    pub decode_us: f64,
+    /// Seed of every random choice; the same seed gives the same report, byte for byte
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Write the report as JSON ("-" = stdout, instead of the table)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the last mode's run as a trace for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub perfetto: Option<PathBuf>,
+    /// Run the seed's own test script instead: 20 online requests, 500 ms apart, on the default scenario
+    #[arg(long)]
+    pub seed_flow: bool,
+    /// No progress bar, no explanations: the table alone
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Options of `gpreempt bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The LLM trace to replay (Azure CSV); skipped where absent
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Samples per line
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=1_000_000), value_name = "N")]
+    pub samples: u32,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 && value <= 1e9 => Ok(value),
+        _ => Err("must be a number above 0 and at most 1e9".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}
