@@ -1,0 +1,29 @@
+"""Flags and states of queues, with the numbers of the C library."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+__all__ = ["QueuePolicy", "QueueState"]
+
+
+class QueuePolicy(IntFlag):
+    """What may happen to a queue (``GPREEMPT_QUEUE_*`` in C)."""
+
+    LAZY_ACTIVATION = 1
+    """Unmapped at once when idle, mapped on first work."""
+    AUTO_DEACTIVATION = 2
+    """May be unmapped when idle; mapped again when its write pointer moves."""
+    PREEMPTIBLE = 4
+    """The offline class: may be unmapped for online work."""
+
+
+class QueueState(IntEnum):
+    """Where a queue should be (:meth:`gpreempt.Session.set_queue_state`)."""
+
+    ACTIVE = 0
+    """On the hardware: mapped."""
+    INACTIVE = 1
+    """Off the hardware: unmapped, its MQD kept."""
+    PREEMPTIBLE = 2
+    """On the hardware, and in the offline class."""
