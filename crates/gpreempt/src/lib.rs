@@ -25,5 +25,6 @@ pub mod trace;
 pub use error::{Error, ErrorKind, Result};
 pub use queue::{
     GpuId, HqdStatus, NodeFlags, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, QueueState, QueueType, Reservation,
+    UnmapFlags,
 };
 pub use session::{Backend, Session, SessionBuilder};

@@ -104,6 +104,17 @@ bitflags! {
         const PREEMPTIBLE = 4;
     }
 
+    /// How to take a queue off the hardware (`KFD_GPREEMPT_UNMAP_*`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct UnmapFlags: u32 {
+        /// Keep the MQD in memory; always so.
+        const KEEP_MQD = 1;
+        /// Keep the state of the queue; always so.
+        const KEEP_STATE = 2;
+        /// Save no waves: only where the queue is idle.
+        const NO_CWSR = 4;
+    }
+
     /// State of a node (`flags` of `kfd_ioctl_hqd_status_args`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct NodeFlags: u32 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::driver::{Batch, Driver};
 use crate::error::Result;
 use crate::host::Host;
-use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, Reservation};
+use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, Reservation, UnmapFlags};
 
 /// First handle of a queue of another process; numbers below 1024 are KFD ids of this process's own queues.
 pub const FIRST_HANDLE: u32 = 0x1_0000;
@@ -177,6 +177,32 @@ impl Session {
     /// # Errors
     /// As [`Session::set_policy`].
     pub fn classify(&self, handle: u32, class: QueueClass) -> Result<()> {
+        todo!()
+    }
+
+    /// As [`Session::unmap`] without grace, with flags.
+    /// MQD and state are kept whatever the flags say; NO_CWSR leaves a queue with work where it is, and that is no error.
+    ///
+    /// # Errors
+    /// EINVAL for unknown flags; else as [`Session::unmap`].
+    pub fn selective_unmap(&self, handles: &[u32], flags: UnmapFlags) -> Result<Batch> {
+        todo!()
+    }
+
+    /// Maps one queue. `slot` -1 = any: HWS firmware picks the HQD.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for any other slot from 0 on, EINVAL below -1; else as [`Session::remap`].
+    pub fn fast_remap(&self, handle: u32, slot: i32) -> Result<Batch> {
+        todo!()
+    }
+
+    /// Brings a queue into a state: `0` ACTIVE = mapped, `1` INACTIVE = unmapped, `2` PREEMPTIBLE = in the offline class
+    /// (which does not move it).
+    ///
+    /// # Errors
+    /// EINVAL for another number; else as [`Session::unmap`].
+    pub fn set_state(&self, handle: u32, state: u32) -> Result<()> {
         todo!()
     }
 }
