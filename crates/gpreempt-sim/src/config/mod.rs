@@ -4,12 +4,14 @@ mod cost;
 mod fault;
 mod gpu;
 mod scenario;
+mod scenario_file;
+mod source;
 
 use std::path::PathBuf;
 
 pub use cost::{CostModel, Figure};
 pub use fault::{Fault, FaultKind, FaultPoint};
-pub use gpu::{GpuModel, Partition};
+pub use gpu::{GpuModel, Partition, slot_places};
 pub use scenario::{ProcessSpec, QueueSpec, QueueType, Scenario, Workload};
 
 /// Where the nodes of the machine come from.
