@@ -1,0 +1,306 @@
+//! One look of the monitor: read, decide, act.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::claims::Claims;
+use super::idle::{Candidate, Idle, Look, Plan, Rule};
+use super::watch::{Alert, NodeStatus, Watch};
+use crate::discover::{Discovery, sysfs};
+use crate::driver::{Batch, Capabilities, Driver, Outcome, QueueStatus, Selector, Want};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::queue::{GpuId, HqdStatus, Pid, QueueId, QueueState};
+
+/// What one tick of the monitor saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonitorReport {
+    /// Machine time.
+    pub at: Duration,
+    /// Every node that answered.
+    pub nodes: Vec<NodeStatus>,
+    /// Their sum.
+    pub total: HqdStatus,
+    /// Crossings since the last tick.
+    pub alerts: Vec<Alert>,
+    /// Idle offline queues unmapped since the last tick.
+    pub cleaned: Vec<QueueId>,
+    /// Queues mapped since the last tick because they got work.
+    pub restored: Vec<QueueId>,
+    /// What went wrong since the last tick; the monitor goes on.
+    pub errors: Vec<Error>,
+}
+
+/// Everything that the monitor's thread works with.
+pub(super) struct Engine {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) claims: Arc<Claims>,
+    pub(super) rule: Rule,
+    pub(super) watch: Watch,
+    idle: Idle,
+    gpus: Vec<GpuId>,
+    generation: Option<u32>,
+    /// Collects until the next tick takes it.
+    pending: MonitorReport,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("rule", &self.rule).field("idle", &self.idle).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(super) fn new(
+        host: Arc<dyn Host>,
+        driver: Arc<dyn Driver>,
+        claims: Arc<Claims>,
+        rule: Rule,
+        watch: Watch,
+    ) -> Engine {
+        let (idle, pending) = (Idle::default(), MonitorReport::default());
+        Engine { host, driver, claims, rule, watch, idle, gpus: Vec::new(), generation: None, pending }
+    }
+
+    /// Whether there are holds to renew.
+    pub(super) fn holds(&self) -> bool {
+        self.idle.held().next().is_some()
+    }
+
+    /// Looks once. What it did goes into the next report.
+    pub(super) fn look(&mut self) {
+        if let Err(error) = self.read_nodes() {
+            self.report_error(error);
+        }
+        let alerts = self.watch.observe(&self.pending.nodes);
+        for alert in &alerts {
+            tracing::info!(gpu = alert.gpu.0, free = alert.free, total = alert.total, "HQD slots: {:?}", alert.kind);
+        }
+        self.pending.alerts.extend(alerts);
+        if (self.rule.clean || self.rule.lazy)
+            && let Err(error) = self.tend_queues()
+        {
+            self.report_error(error);
+        }
+    }
+
+    /// What was seen and done since the last call.
+    pub(super) fn take_report(&mut self) -> MonitorReport {
+        MonitorReport { at: self.host.now(), ..std::mem::take(&mut self.pending) }
+    }
+
+    fn read_nodes(&mut self) -> Result<()> {
+        let generation = sysfs::generation(&*self.host).ok();
+        if self.gpus.is_empty() || generation != self.generation {
+            self.gpus = Discovery::new(&*self.host).nodes()?.into_iter().map(|node| node.gpu).collect();
+            self.generation = generation;
+        }
+        self.pending.nodes.clear();
+        for &gpu in &self.gpus {
+            match self.driver.node_status(gpu) {
+                Ok(status) => self.pending.nodes.push(NodeStatus { gpu, status }),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    self.pending.errors.push(error);
+                }
+            }
+        }
+        self.pending.total = total(&self.pending.nodes);
+        Ok(())
+    }
+
+    fn tend_queues(&mut self) -> Result<()> {
+        let (queues, unread) = self.read_queues()?;
+        let now = self.host.now();
+        let plan = {
+            let claims = self.claims.lock();
+            let is_low = |gpu| self.watch.is_low(gpu);
+            let in_window = |queue, gpu| claims.in_window(queue, gpu);
+            let look = Look { now, queues: &queues, unread: &unread, is_low: &is_low, in_window: &in_window };
+            self.idle.plan(&self.rule, &look)
+        };
+        if plan.is_empty() {
+            self.claims.lock().set_cleaned(self.idle.held().map(|(queue, _)| queue));
+            return Ok(());
+        }
+        let plan = self.without_waves(plan);
+        self.carry_out(plan, &queues);
+        Ok(())
+    }
+
+    /// Queues of all processes that this one may look at, with their pointers; and processes that would not tell.
+    fn read_queues(&mut self) -> Result<(Vec<QueueStatus>, BTreeSet<Pid>)> {
+        let (mut queues, mut unread) = (Vec::new(), BTreeSet::new());
+        let want = Want { pointers: true, waves: false };
+        for process in Discovery::new(&*self.host).processes()? {
+            let Some(pid) = process.pid else { continue };
+            match self.driver.queue_status(Selector::process(pid), want) {
+                Ok(statuses) => queues.extend(statuses),
+                // Gone, or another user's.
+                Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT | Errno::EPERM) => {}
+                Err(error) => {
+                    unread.insert(pid);
+                    self.report_error(error);
+                }
+            }
+        }
+        Ok((queues, unread))
+    }
+
+    /// Leaves those to be unmapped that are idle indeed. Waves are slow to count, so only candidates are asked.
+    fn without_waves(&mut self, mut plan: Plan) -> Plan {
+        let want = Want { pointers: true, waves: true };
+        plan.unmap.retain(|&Candidate { queue, write_pointer, .. }| {
+            let status = self.driver.queue_status(Selector::queue(queue), want);
+            let idle = status.is_ok_and(|statuses| {
+                statuses.iter().any(|status| {
+                    status.queue == queue
+                        && status.pointers == Some((write_pointer, write_pointer))
+                        && status.waves == Some(0)
+                })
+            });
+            if !idle {
+                self.idle.refused(queue);
+            }
+            idle
+        });
+        plan
+    }
+
+    fn carry_out(&mut self, mut plan: Plan, queues: &[QueueStatus]) {
+        let claims = Arc::clone(&self.claims);
+        // A window that opens now waits for this batch, so that it comes after it in the driver, too.
+        let mut claims = claims.lock();
+        let node =
+            |id: QueueId| queues.iter().find(|status| status.queue == id).map_or(GpuId::ALL, |status| status.gpu);
+        let free = |id: QueueId| !claims.in_window(id, node(id));
+        plan.unmap.retain(|candidate| free(candidate.queue));
+        plan.renew.retain(|&queue| free(queue));
+        plan.remap.retain(|&queue| free(queue));
+
+        let leave = plan.unmap.iter().map(|candidate| candidate.queue).chain(plan.renew.iter().copied());
+        let unmap: Vec<Selector> = leave.map(|queue| Selector { if_idle: true, ..Selector::queue(queue) }).collect();
+        let remap: Vec<Selector> = plan.remap.iter().copied().map(Selector::queue).collect();
+        let both = !unmap.is_empty() && !remap.is_empty();
+        if both && self.driver.capabilities().contains(Capabilities::SWAP) {
+            if let Some(batch) = self.checked(self.driver.swap(&unmap, &remap, Duration::ZERO)) {
+                let (left, came) = batch.outcomes.split_at(unmap.len().min(batch.outcomes.len()));
+                self.book_unmapped(&plan, left);
+                self.book_mapped(&plan.remap, came);
+            }
+        } else {
+            if !remap.is_empty()
+                && let Some(batch) = self.checked(self.driver.remap(&remap))
+            {
+                self.book_mapped(&plan.remap, &batch.outcomes);
+            }
+            if !unmap.is_empty()
+                && let Some(batch) = self.checked(self.driver.unmap(&unmap, Duration::ZERO))
+            {
+                self.book_unmapped(&plan, &batch.outcomes);
+            }
+        }
+        claims.set_cleaned(self.idle.held().map(|(queue, _)| queue));
+    }
+
+    fn book_unmapped(&mut self, plan: &Plan, outcomes: &[Outcome]) {
+        let now = self.host.now();
+        let (fresh, renewed) = outcomes.split_at(plan.unmap.len().min(outcomes.len()));
+        for (&candidate, outcome) in plan.unmap.iter().zip(fresh) {
+            let queue = candidate.queue;
+            match outcome.errno {
+                None if outcome.state.contains(QueueState::PREEMPTED) => {
+                    self.idle.unmapped(candidate, now);
+                    self.pending.cleaned.push(queue);
+                }
+                // It got work just now.
+                None => self.idle.refused(queue),
+                Some(errno) => {
+                    self.idle.refused(queue);
+                    self.report_outcome("unmapping an idle queue", queue, errno);
+                }
+            }
+        }
+        for (&queue, outcome) in plan.renew.iter().zip(renewed) {
+            match outcome.errno {
+                None => self.idle.renewed(queue, now),
+                Some(errno) => self.report_outcome("renewing the hold of an idle queue", queue, errno),
+            }
+        }
+    }
+
+    fn book_mapped(&mut self, queues: &[QueueId], outcomes: &[Outcome]) {
+        for (&queue, outcome) in queues.iter().zip(outcomes) {
+            match outcome.errno {
+                None => {
+                    self.idle.released(queue);
+                    self.pending.restored.push(queue);
+                }
+                // Worth trying again: the node is being reset, or its scheduler did not answer.
+                Some(errno @ (Errno::EIO | Errno::ETIME)) => {
+                    self.report_outcome("mapping a queue with work", queue, errno)
+                }
+                Some(errno) => {
+                    self.idle.released(queue);
+                    self.report_outcome("mapping a queue with work", queue, errno);
+                }
+            }
+        }
+    }
+
+    /// Maps everything that was unmapped here and that no online window holds now; who closes that window maps the rest.
+    pub(super) fn restore(&mut self) {
+        let claims = Arc::clone(&self.claims);
+        let mut claims = claims.lock();
+        let free = self.idle.held().filter(|&(queue, gpu)| !claims.in_window(queue, gpu));
+        let queues: Vec<QueueId> = free.map(|(queue, _)| queue).collect();
+        if !queues.is_empty() {
+            let selectors: Vec<Selector> = queues.iter().copied().map(Selector::queue).collect();
+            if let Some(batch) = self.checked(self.driver.remap(&selectors)) {
+                self.book_mapped(&queues, &batch.outcomes);
+            }
+        }
+        self.idle = Idle::default();
+        claims.set_cleaned([]);
+    }
+
+    fn checked(&mut self, batch: Result<Batch>) -> Option<Batch> {
+        batch.map_err(|error| self.report_error(error)).ok()
+    }
+
+    fn report_outcome(&mut self, operation: &'static str, queue: QueueId, errno: Errno) {
+        if !matches!(errno, Errno::ESRCH | Errno::ENOENT) {
+            self.report_error(Error::new(operation, errno).on(queue));
+        }
+    }
+
+    fn report_error(&mut self, error: Error) {
+        tracing::warn!("{error}");
+        self.pending.errors.push(error);
+    }
+}
+
+/// The sum over nodes.
+fn total(nodes: &[NodeStatus]) -> HqdStatus {
+    nodes.iter().fold(HqdStatus::default(), |sum, NodeStatus { status, .. }| HqdStatus {
+        total: sum.total + status.total,
+        active: sum.active + status.active,
+        free: sum.free + status.free,
+        online_reserved: sum.online_reserved + status.online_reserved,
+        offline_used: sum.offline_used + status.offline_used,
+        offline_max: sum.offline_max + status.offline_max,
+        num_xcc: sum.num_xcc.max(status.num_xcc),
+        preempted: sum.preempted + status.preempted,
+        throttled: sum.throttled + status.throttled,
+        queues_total: sum.queues_total + status.queues_total,
+        nodes: sum.nodes + status.nodes.max(1),
+        unmap_rounds: sum.unmap_rounds + status.unmap_rounds,
+        last_unmap_ns: sum.last_unmap_ns.max(status.last_unmap_ns),
+        flags: sum.flags | status.flags,
+    })
+}
