@@ -97,6 +97,15 @@ impl Error {
         self
     }
 
+    /// An error that a driver call answered, with the usual remedy.
+    pub(crate) fn of_driver(operation: impl Into<Cow<'static, str>>, errno: Errno) -> Error {
+        let error = Error::new(operation, errno);
+        match usual(errno) {
+            Some((detail, remedy)) => error.because(detail).remedy(remedy),
+            None => error,
+        }
+    }
+
     /// What code matches on.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::from_errno(self.errno)
@@ -129,4 +138,28 @@ impl fmt::Display for Error {
         }
         Ok(())
     }
+}
+
+/// What an errno of a driver call on queues means and what helps, where more can be said than its own words.
+fn usual(errno: Errno) -> Option<(&'static str, &'static str)> {
+    Some(match errno {
+        Errno::ENOENT => ("no such queue", "look the queues up again: it was destroyed, or it never was"),
+        Errno::ESRCH => ("the process is gone", "forget its queues"),
+        Errno::EPERM => (
+            "not allowed, or the queue is not in the offline class",
+            "make the queue PREEMPTIBLE first, and run as its owner's user or with CAP_SYS_NICE",
+        ),
+        Errno::EBUSY => ("another lease holds it, or it is being destroyed", "end the other scheduler, or try again"),
+        Errno::ETIME => {
+            ("the preemption timed out", "the GPU is being reset; see the kernel log, then map the queues again")
+        }
+        Errno::EIO => ("the GPU is being reset", "try again when the reset is over"),
+        Errno::EACCES => ("the queue was reset and cannot run again", "its owner has to destroy it"),
+        Errno::EOPNOTSUPP => ("the scheduler firmware of this GPU cannot do it", "use a GPU that HWS schedules (gfx9)"),
+        Errno::EBADF => (
+            "the lease is dead, or belongs to the parent of this process",
+            "open the session again in the process that uses it",
+        ),
+        _ => return None,
+    })
 }

@@ -189,6 +189,26 @@ pub struct HqdStatus {
     pub flags: u32,
 }
 
+impl HqdStatus {
+    /// Adds the slots of another node.
+    pub fn add(&mut self, node: &HqdStatus) {
+        self.total += node.total;
+        self.active += node.active;
+        self.free += node.free;
+        self.online_reserved += node.online_reserved;
+        self.offline_used += node.offline_used;
+        self.offline_max += node.offline_max;
+        self.num_xcc = self.num_xcc.max(node.num_xcc);
+        self.preempted += node.preempted;
+        self.throttled += node.throttled;
+        self.queues_total += node.queues_total;
+        self.nodes += node.nodes;
+        self.unmap_rounds += node.unmap_rounds;
+        self.last_unmap_ns = self.last_unmap_ns.max(node.last_unmap_ns);
+        self.flags |= node.flags;
+    }
+}
+
 /// What a reservation came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reservation {

@@ -2,8 +2,13 @@
 //!
 //! A driver knows how, never when or why: it has no queue classes, no policies and no clock. Each verb is idempotent.
 
+mod call;
 pub mod debugger;
+mod grace;
 pub mod patched;
+mod probe;
+mod targets;
+pub(crate) mod topology;
 
 use std::fmt;
 use std::time::Duration;
@@ -67,17 +72,20 @@ pub struct Selector {
     pub hold_new: bool,
     /// Only where idle.
     pub if_idle: bool,
+    /// The process that started then ([`Driver::started`]) and no later one that got its pid. None: the process that
+    /// had the pid when it was attached.
+    pub started: Option<Duration>,
 }
 
 impl Selector {
     /// One queue.
     pub fn queue(queue: QueueId) -> Selector {
-        Selector { pid: queue.pid, queue: Some(queue.id), gpu: GpuId::ALL, hold_new: false, if_idle: false }
+        Selector { queue: Some(queue.id), ..Selector::process(queue.pid) }
     }
 
     /// All queues of a process.
     pub fn process(pid: Pid) -> Selector {
-        Selector { pid, queue: None, gpu: GpuId::ALL, hold_new: false, if_idle: false }
+        Selector { pid, queue: None, gpu: GpuId::ALL, hold_new: false, if_idle: false, started: None }
     }
 }
 
@@ -120,6 +128,8 @@ pub struct Batch {
     pub elapsed: Duration,
     /// The slowest node of it.
     pub slowest_node: Duration,
+    /// The grace period that was used, on the fastest node; zero = the driver's default.
+    pub grace: Duration,
 }
 
 /// State of one queue as the driver reports it.
@@ -204,11 +214,18 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn max_hold(&self) -> Option<Duration>;
 
     /// Makes a process a target; returns how many queues it has. Attaching twice is fine. Other verbs attach by
-    /// themselves; attach early to get events and to hold new queues.
+    /// themselves; attach early to get events and to hold new queues. A pid stays bound to the process that had it when
+    /// it was attached: after that process is gone the other verbs answer ESRCH, and only attaching again binds the pid
+    /// to a process that got it since.
     ///
     /// # Errors
     /// ESRCH, EPERM.
     fn attach(&self, pid: Pid) -> Result<u32>;
+
+    /// When the process that a pid is bound to started: its identity beside the pid. None where it is not attached.
+    fn started(&self, _pid: Pid) -> Option<Duration> {
+        None
+    }
 
     /// Gives back everything held of a target and forgets it.
     ///
@@ -263,4 +280,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// # Errors
     /// EOPNOTSUPP without [`Capabilities::EVENTS`]; EBADF where the lease is dead.
     fn events(&self) -> Result<Vec<Event>>;
+
+    /// Closes this driver's files in a forked child, without a lock and without a command: what the parent holds stays
+    /// held. Every verb answers EBADF afterwards.
+    fn abandon(&self);
 }

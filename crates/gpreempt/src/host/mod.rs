@@ -3,14 +3,20 @@
 //! Every line above this trait runs unchanged on the real system ([`os::OsHost`]) and on the simulated machine
 //! ([`sim::SimHost`]).
 
+mod alarm;
+mod file;
 pub mod os;
 pub mod sim;
+mod virtual_time;
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+
+pub use alarm::{Alarm, Wake};
+pub use file::OwnedFile;
 
 use crate::queue::Pid;
 
@@ -83,6 +89,10 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// `close`.
     fn close(&self, file: RawFile);
 
+    /// Closes a file that a forked child inherited, without taking a lock that another thread may have held when the
+    /// process forked. What the parent set with it stays.
+    fn abandon(&self, file: RawFile);
+
     /// The whole text of a sysfs, debugfs or proc file.
     ///
     /// # Errors
@@ -121,6 +131,10 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// virtual clock this waits for others to make time pass.
     fn park(&self, alarm: &Arc<Alarm>, deadline: Option<Duration>) -> Wake;
 
+    /// Says that a thread which will park on `alarm` is about to start: a virtual clock then waits for it to park for
+    /// the first time. Call it before spawning the thread.
+    fn enlist(&self, _alarm: &Arc<Alarm>) {}
+
     /// One line that says what machine this is, for reports ("8 x MI308X simulated, cost model design, ...").
     fn describe(&self) -> String;
 
@@ -128,31 +142,17 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn cost_model(&self) -> Option<String>;
 }
 
-/// Why a parked thread woke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// The deadline passed.
-    Deadline,
-    /// Somebody rang the alarm.
-    Rung,
-}
-
-/// Wakes one background thread early, for example to stop it.
-#[derive(Debug, Default)]
-pub struct Alarm {
-    rung: Mutex<bool>,
-    bell: Condvar,
-}
-
-impl Alarm {
-    /// A quiet alarm.
-    pub fn new() -> Arc<Alarm> {
-        Arc::new(Alarm::default())
+/// Checks an ioctl argument against its request number and writes the address of each array into it.
+fn place_arrays(request: u32, argument: &mut [u8], arrays: &mut [Array<'_>]) -> SysResult<()> {
+    let size = (request >> 16 & 0x3fff) as usize;
+    if argument.len() != size {
+        return Err(Errno::EINVAL);
     }
-
-    /// Wakes the thread parked on it, or the next one that parks.
-    pub fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
-        self.bell.notify_all();
+    for array in arrays {
+        let end = array.field.checked_add(size_of::<u64>()).ok_or(Errno::EINVAL)?;
+        let field = argument.get_mut(array.field..end).ok_or(Errno::EINVAL)?;
+        let address = array.bytes.as_mut_ptr().expose_provenance() as u64;
+        field.copy_from_slice(&address.to_ne_bytes());
     }
+    Ok(())
 }

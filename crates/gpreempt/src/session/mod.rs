@@ -1,0 +1,448 @@
+//! One opened machine: what the C library and the Python package are thin skins of.
+//!
+//! Here live the rules every surface shares: queue handles, argument checks, and what a batch on a partly dead set does.
+
+mod batch;
+mod builder;
+mod handles;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tracing::debug;
+
+pub use builder::{Backend, SessionBuilder};
+
+use self::batch::{Item, Verdict, judge, vanished};
+use self::handles::{Handles, Known};
+use crate::discover;
+use crate::driver::topology::gpu_nodes;
+use crate::driver::{Batch, Capabilities, Driver, QueueStatus, Selector, Want};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::queue::{
+    GpuId, HqdStatus, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, QueueState, Reservation, UnmapFlags,
+};
+
+/// First handle of a queue of another process; numbers below [`OWN_QUEUES`] are KFD ids of this process's own queues.
+pub const FIRST_HANDLE: u32 = 0x1_0000;
+
+/// KFD queue ids of one process are below this.
+pub const OWN_QUEUES: u32 = 1024;
+
+/// Most queues in one call.
+pub const MAX_QUEUES: usize = 1024;
+
+/// One opened machine. All methods may be called from any thread; in a forked child they answer EBADF.
+///
+/// What this session unmapped runs again when its driver is dropped, with the session and whoever else shares the driver.
+#[derive(Debug)]
+pub struct Session {
+    host: Arc<dyn Host>,
+    driver: Arc<dyn Driver>,
+    handles: Handles,
+    /// A batch and the restore that its failure asks for are one step for other threads.
+    batch: Mutex<()>,
+    /// The process that opened it.
+    process: u32,
+}
+
+/// What a batch brings its queues to.
+#[derive(Clone, Copy, Debug)]
+enum Towards {
+    Unmapped { grace: Duration, if_idle: bool },
+    Mapped,
+}
+
+impl Towards {
+    fn verb(self) -> &'static str {
+        match self {
+            Towards::Unmapped { .. } => "unmapping",
+            Towards::Mapped => "mapping",
+        }
+    }
+
+    fn operation(self, queues: usize) -> String {
+        format!("{} {queues} {}", self.verb(), if queues == 1 { "queue" } else { "queues" })
+    }
+}
+
+impl Session {
+    /// A session on a host and driver of the caller's making (tests, the demo).
+    pub fn with(host: Arc<dyn Host>, driver: Arc<dyn Driver>) -> Session {
+        let handles = Handles::new(host.identity().pid);
+        Session { host, driver, handles, batch: Mutex::new(()), process: std::process::id() }
+    }
+
+    /// The seam.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.host
+    }
+
+    /// The verbs.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    /// Gives a queue of another process a handle (0x10000 or more); the same queue always gets the same handle. The
+    /// calling process's own queue gets its KFD id.
+    ///
+    /// # Errors
+    /// EINVAL (id over 1023), ESRCH, EPERM, ENOENT.
+    pub fn register(&self, pid: Pid, queue_id: u32, gpu: GpuId) -> Result<u32> {
+        const OPERATION: &str = "registering a queue";
+        self.check_process(OPERATION)?;
+        let queue = QueueId { pid, id: queue_id };
+        if queue_id >= OWN_QUEUES {
+            return Err(Error::new(OPERATION, Errno::EINVAL).on(queue).because("KFD queue ids are below 1024"));
+        }
+        self.driver.attach(pid)?;
+        let gpu = match self.has(Capabilities::STATUS) {
+            true => self.one_status(&Selector { gpu, ..Selector::queue(queue) }, Want::default())?.gpu,
+            false => gpu,
+        };
+        let handle = self.handles.name(queue, self.driver.started(pid), gpu);
+        debug!(%queue, %gpu, handle, "registered");
+        Ok(handle)
+    }
+
+    /// The queue behind a handle or own KFD id.
+    ///
+    /// # Errors
+    /// ENOENT for an unknown handle; EINVAL for 1024 to 0xffff.
+    pub fn resolve(&self, handle: u32) -> Result<QueueId> {
+        self.handles.get(handle).map(|known| known.queue)
+    }
+
+    /// All queues that discovery finds, each with its handle. What the driver tells of a queue beyond sysfs is filled in
+    /// where this process may ask.
+    ///
+    /// # Errors
+    /// ENODEV.
+    pub fn queues(&self) -> Result<Vec<(u32, QueueInfo)>> {
+        self.check_process("looking for queues")?;
+        let mut found = discover::scan(self.host.as_ref())?;
+        let mut named = Vec::with_capacity(found.len());
+        for of_one in found.chunk_by_mut(|a, b| a.queue.pid == b.queue.pid) {
+            let pid = of_one[0].queue.pid;
+            let told = self.statuses_of(pid, Want { pointers: true, waves: false });
+            let started = self.driver.started(pid);
+            for info in of_one {
+                if let Some(status) = told.iter().find(|status| status.queue == info.queue) {
+                    info.priority = Some(status.priority);
+                    info.ring_base = Some(status.ring_base);
+                    info.active = Some(status.state.contains(QueueState::ACTIVE));
+                    info.idle = status.pointers.map(|_| status.state.contains(QueueState::IDLE));
+                }
+                named.push((self.handles.name(info.queue, started, info.gpu), info.clone()));
+            }
+        }
+        Ok(named)
+    }
+
+    /// Unmaps queues in one batch, all or nothing: a registered queue that vanished counts as unmapped; EPERM, EBUSY or an
+    /// unknown handle restore what this call changed and fail it, naming the queue; after EIO or ETIME that node is not
+    /// touched again in this call and the error is returned. What this caller had unmapped before stays unmapped.
+    ///
+    /// # Errors
+    /// EINVAL for none, more than [`MAX_QUEUES`] or duplicate queues; EPERM for a queue classified as online; else the
+    /// first queue's error.
+    pub fn unmap(&self, handles: &[u32], grace: Duration) -> Result<Batch> {
+        self.run(Towards::Unmapped { grace, if_idle: false }, handles)
+    }
+
+    /// Maps queues in one batch; same rules as [`Session::unmap`].
+    ///
+    /// # Errors
+    /// As [`Session::unmap`].
+    pub fn remap(&self, handles: &[u32]) -> Result<Batch> {
+        self.run(Towards::Mapped, handles)
+    }
+
+    /// As [`Session::unmap`] without grace, with flags. MQD and state are kept whatever the flags say; NO_CWSR leaves a
+    /// queue with work where it is, and that is no error.
+    ///
+    /// # Errors
+    /// EINVAL for unknown flags; else as [`Session::unmap`].
+    pub fn selective_unmap(&self, handles: &[u32], flags: UnmapFlags) -> Result<Batch> {
+        let unknown = flags - UnmapFlags::all();
+        if !unknown.is_empty() {
+            return Err(
+                Error::new("unmapping queues", Errno::EINVAL).because(format!("unknown flags {:#x}", unknown.bits()))
+            );
+        }
+        let if_idle = flags.contains(UnmapFlags::NO_CWSR);
+        self.run(Towards::Unmapped { grace: Duration::ZERO, if_idle }, handles)
+    }
+
+    /// Maps one queue. `slot` -1 = any: HWS firmware picks the HQD.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for any other slot from 0 on, EINVAL below -1; else as [`Session::remap`].
+    pub fn fast_remap(&self, handle: u32, slot: i32) -> Result<Batch> {
+        let wrong = |errno, detail: &'static str| {
+            Err(Error::new(Towards::Mapped.operation(1), errno)
+                .on(format_args!("HQD slot {slot}"))
+                .because(detail)
+                .remedy("pass -1, any slot"))
+        };
+        match slot {
+            -1 => self.remap(&[handle]),
+            ..-1 => wrong(Errno::EINVAL, "no such slot"),
+            0.. => wrong(Errno::EOPNOTSUPP, "HWS firmware picks the HQD"),
+        }
+    }
+
+    /// Brings a queue into a state: `0` ACTIVE = mapped, `1` INACTIVE = unmapped, `2` PREEMPTIBLE = in the offline class
+    /// (which does not move it).
+    ///
+    /// # Errors
+    /// EINVAL for another number; else as [`Session::unmap`].
+    pub fn set_state(&self, handle: u32, state: u32) -> Result<()> {
+        match state {
+            0 => self.remap(&[handle]).map(drop),
+            1 => self.unmap(&[handle], Duration::ZERO).map(drop),
+            2 => self.classify(handle, QueueClass::Offline),
+            other => Err(Error::new("setting a queue state", Errno::EINVAL)
+                .because(format!("{other} is no state; 0 is active, 1 inactive, 2 preemptible"))),
+        }
+    }
+
+    /// Reserves slots for online queues and caps offline ones; [`GpuId::ALL`] = every node.
+    ///
+    /// # Errors
+    /// EINVAL where a percentage or the sum is over 100; EPERM, EBUSY, ENOENT.
+    pub fn set_reservation(&self, gpu: GpuId, online_percent: u32, offline_percent: u32) -> Result<Reservation> {
+        const OPERATION: &str = "reserving queue slots";
+        self.check_process(OPERATION)?;
+        if online_percent.checked_add(offline_percent).is_none_or(|sum| sum > 100) {
+            return Err(Error::new(OPERATION, Errno::EINVAL)
+                .on(gpu)
+                .because(format!("{online_percent} % online and {offline_percent} % offline are more than 100 %")));
+        }
+        self.driver.set_reservation(gpu, online_percent, offline_percent)
+    }
+
+    /// Slots of one node, or summed over all.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn status(&self, gpu: GpuId) -> Result<HqdStatus> {
+        const OPERATION: &str = "reading queue slots";
+        self.check_process(OPERATION)?;
+        if gpu != GpuId::ALL {
+            return self.driver.node_status(gpu);
+        }
+        let nodes = gpu_nodes(self.host.as_ref()).map_err(|errno| Error::new(OPERATION, errno).on("the topology"))?;
+        if nodes.is_empty() {
+            return Err(Error::new(OPERATION, Errno::ENODEV).because("no GPU in the topology"));
+        }
+        let mut sum = HqdStatus::default();
+        for node in nodes {
+            sum.add(&self.driver.node_status(node.gpu)?);
+        }
+        Ok(sum)
+    }
+
+    /// Replaces the policy of a queue: flags that are set are set, the others cleared. Returns what is in force.
+    ///
+    /// # Errors
+    /// EINVAL for unknown flags; else as [`Driver::set_policy`].
+    pub fn set_policy(&self, handle: u32, flags: PolicyFlags) -> Result<PolicyFlags> {
+        const OPERATION: &str = "setting a queue policy";
+        self.check_process(OPERATION)?;
+        let known = self.handles.get(handle)?;
+        let unknown = flags - PolicyFlags::all();
+        if !unknown.is_empty() {
+            return Err(Error::new(OPERATION, Errno::EINVAL)
+                .on(known.queue)
+                .because(format!("unknown flags {:#x}", unknown.bits())));
+        }
+        self.driver.set_policy(known.selector(), flags, PolicyFlags::all() - flags)
+    }
+
+    /// Whether a queue is in the runlist.
+    ///
+    /// # Errors
+    /// ENOENT, ESRCH.
+    pub fn is_active(&self, handle: u32) -> Result<bool> {
+        self.check_process("reading queue status")?;
+        let known = self.handles.get(handle)?;
+        Ok(self.one_status(&known.selector(), Want::default())?.state.contains(QueueState::ACTIVE))
+    }
+
+    /// PREEMPTIBLE queues of registered or discovered processes that are mapped and idle.
+    ///
+    /// # Errors
+    /// ENODEV; EOPNOTSUPP where the driver cannot see pointers and waves.
+    pub fn idle_offline(&self) -> Result<Vec<u32>> {
+        const OPERATION: &str = "looking for idle queues";
+        self.check_process(OPERATION)?;
+        if !self.has(Capabilities::STATUS | Capabilities::POINTERS | Capabilities::WAVES) {
+            return Err(Error::new(OPERATION, Errno::EOPNOTSUPP)
+                .because(format!("tier {} cannot see pointers and waves", self.driver.tier())));
+        }
+        let mut pids = self.handles.pids();
+        pids.extend(discover::scan(self.host.as_ref())?.iter().map(|info| info.queue.pid));
+        let mut idle = Vec::new();
+        for pid in pids {
+            let told = self.statuses_of(pid, Want { pointers: true, waves: true });
+            let started = self.driver.started(pid);
+            let wanted = QueueState::PREEMPTIBLE | QueueState::ACTIVE | QueueState::IDLE;
+            for status in told.iter().filter(|status| status.state.contains(wanted)) {
+                idle.push(self.handles.name(status.queue, started, status.gpu));
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Says on which side a queue is. An offline queue is made PREEMPTIBLE; a queue that no longer is one is mapped and its
+    /// mark removed. An online queue is not unmapped until it is classified anew.
+    ///
+    /// # Errors
+    /// As [`Session::set_policy`].
+    pub fn classify(&self, handle: u32, class: QueueClass) -> Result<()> {
+        self.check_process("classifying a queue")?;
+        let known = self.handles.get(handle)?;
+        if self.has(Capabilities::POLICY) {
+            let (set, clear) = (PolicyFlags::PREEMPTIBLE, PolicyFlags::empty());
+            match (class, known.class) {
+                (QueueClass::Offline, _) => drop(self.driver.set_policy(known.selector(), set, clear)?),
+                (_, QueueClass::Offline) => drop(self.driver.set_policy(known.selector(), clear, set)?),
+                _ => {}
+            }
+        }
+        if class == QueueClass::Online && known.held {
+            self.remap(&[handle])?;
+        }
+        self.handles.set_class(handle, class);
+        Ok(())
+    }
+
+    /// Closes this session's files in a forked child, without a lock and without a command; what the parent holds stays
+    /// held. Afterwards every method answers EBADF. A skin that calls this should forget the session, not drop it: what it
+    /// shares may have been locked by another thread of the parent.
+    pub fn abandon_after_fork(&self) {
+        self.driver.abandon();
+    }
+
+    fn run(&self, towards: Towards, handles: &[u32]) -> Result<Batch> {
+        self.check_process(towards.verb())?;
+        let known = self.check_batch(towards, handles)?;
+        let if_idle = matches!(towards, Towards::Unmapped { if_idle: true, .. });
+        let selectors: Vec<Selector> = known.iter().map(|known| Selector { if_idle, ..known.selector() }).collect();
+        let _batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match towards {
+            Towards::Unmapped { grace, .. } => self.driver.unmap(&selectors, grace),
+            Towards::Mapped => self.driver.remap(&selectors),
+        };
+        let mut batch = answer?;
+        let items: Vec<Item> = handles
+            .iter()
+            .zip(&known)
+            .zip(&batch.outcomes)
+            .map(|((&handle, known), outcome)| Item {
+                errno: outcome.errno,
+                done: outcome.queues > 0,
+                wanted_before: known.held == matches!(towards, Towards::Unmapped { .. }),
+                registered: handle >= FIRST_HANDLE,
+                gpu: known.gpu,
+            })
+            .collect();
+        match judge(&items) {
+            Verdict::Done => {
+                for (outcome, item) in batch.outcomes.iter_mut().zip(&items) {
+                    if vanished(item) {
+                        outcome.errno = None;
+                    }
+                }
+                self.remember(towards, handles, &items);
+                Ok(batch)
+            }
+            Verdict::Failed { item, errno, restore } => {
+                let mut error = Error::of_driver(towards.operation(handles.len()), errno).on(known[item].queue);
+                let back: Vec<Selector> = restore.iter().map(|&index| known[index].selector()).collect();
+                if let Err(second) = self.put_back(towards, &back) {
+                    error = error.because(format!("{}; putting the others back failed too: {second}", errno.desc()));
+                }
+                debug!(%error, restored = back.len(), "batch failed");
+                Err(error)
+            }
+        }
+    }
+
+    fn put_back(&self, towards: Towards, selectors: &[Selector]) -> Result<()> {
+        if selectors.is_empty() {
+            return Ok(());
+        }
+        let batch = match towards {
+            Towards::Unmapped { .. } => self.driver.remap(selectors)?,
+            Towards::Mapped => self.driver.unmap(selectors, Duration::ZERO)?,
+        };
+        let gone = |errno| matches!(errno, Errno::ENOENT | Errno::ESRCH);
+        match batch.outcomes.iter().find_map(|outcome| Some((outcome, outcome.errno.filter(|&errno| !gone(errno))?))) {
+            Some((outcome, errno)) => Err(Error::of_driver(towards.verb(), errno).on(outcome.selector)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what the caller now wants. Queues that an idle-only unmap passed over are wanted as they were.
+    fn remember(&self, towards: Towards, handles: &[u32], items: &[Item]) {
+        let held = matches!(towards, Towards::Unmapped { .. });
+        let changed = handles.iter().zip(items).filter(|(_, item)| !item.wanted_before && (item.done || !held));
+        let changed: Vec<u32> = changed.map(|(&handle, _)| handle).collect();
+        if !changed.is_empty() {
+            self.handles.set_held(&changed, held);
+        }
+    }
+
+    /// Looks all handles up; nothing has been changed where one of them is wrong.
+    fn check_batch(&self, towards: Towards, handles: &[u32]) -> Result<Vec<Known>> {
+        let wrong = |detail: String| Err(Error::new(towards.operation(handles.len()), Errno::EINVAL).because(detail));
+        if handles.is_empty() || handles.len() > MAX_QUEUES {
+            return wrong(format!("a call takes 1 to {MAX_QUEUES} queues"));
+        }
+        let known = self.handles.get_all(handles)?;
+        let mut sorted = handles.to_vec();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return wrong(format!("queue {:#x} is named twice", twice[0]));
+        }
+        let online = known.iter().find(|known| known.class == QueueClass::Online);
+        match (towards, online) {
+            (Towards::Unmapped { .. }, Some(online)) => Err(Error::new(towards.operation(handles.len()), Errno::EPERM)
+                .on(online.queue)
+                .because("it is classified as online")
+                .remedy("classify it as offline first")),
+            _ => Ok(known),
+        }
+    }
+
+    fn check_process(&self, operation: &'static str) -> Result<()> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::of_driver(operation, Errno::EBADF)) }
+    }
+
+    fn has(&self, capabilities: Capabilities) -> bool {
+        self.driver.capabilities().contains(capabilities)
+    }
+
+    fn one_status(&self, selector: &Selector, want: Want) -> Result<QueueStatus> {
+        let found = self.driver.queue_status(*selector, want)?;
+        found.into_iter().next().ok_or_else(|| Error::of_driver("reading queue status", Errno::ENOENT).on(selector))
+    }
+
+    /// What the driver tells of a process; nothing where it tells nothing or this process may not ask.
+    fn statuses_of(&self, pid: Pid, want: Want) -> Vec<QueueStatus> {
+        if !self.has(Capabilities::STATUS) {
+            return Vec::new();
+        }
+        let told = self.driver.attach(pid).and_then(|_| self.driver.queue_status(Selector::process(pid), want));
+        told.unwrap_or_else(|error| {
+            if !matches!(error.kind(), ErrorKind::NotPermitted | ErrorKind::ProcessGone | ErrorKind::NotFound) {
+                debug!(pid, %error, "no queue status");
+            }
+            Vec::new()
+        })
+    }
+}
