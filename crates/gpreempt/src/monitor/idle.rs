@@ -204,3 +204,206 @@ fn may_leave(status: &QueueStatus) -> bool {
         && !status.state.intersects(busy_with)
         && status.policy.intersects(offline)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+    const GPU: GpuId = GpuId(7);
+    const RULE: Rule = Rule { idle_for: INTERVAL, clean: true, lazy: false, renew_after: Some(Duration::from_secs(3)) };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn status(id: u32, state: QueueState, policy: PolicyFlags, pointers: (u64, u64)) -> QueueStatus {
+        QueueStatus {
+            queue: QueueId { pid: 1, id },
+            gpu: GPU,
+            kind: QueueType::Compute,
+            state,
+            policy,
+            priority: 7,
+            percent: 100,
+            ring_base: 0,
+            pointers: Some(pointers),
+            waves: None,
+            held: Duration::ZERO,
+        }
+    }
+
+    fn mapped(id: u32, pointers: (u64, u64)) -> QueueStatus {
+        status(id, QueueState::ACTIVE, PolicyFlags::PREEMPTIBLE, pointers)
+    }
+
+    fn held(id: u32, pointers: (u64, u64)) -> QueueStatus {
+        status(id, QueueState::PREEMPTED | QueueState::MINE, PolicyFlags::PREEMPTIBLE, pointers)
+    }
+
+    struct Scene {
+        idle: Idle,
+        rule: Rule,
+        low: bool,
+        window: Vec<u32>,
+        unread: BTreeSet<Pid>,
+    }
+
+    impl Scene {
+        fn new(rule: Rule) -> Scene {
+            Scene { idle: Idle::default(), rule, low: true, window: Vec::new(), unread: BTreeSet::new() }
+        }
+
+        /// Plans, and takes every proposal for done.
+        fn look(&mut self, now: u64, queues: &[QueueStatus]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+            let (low, window) = (self.low, self.window.clone());
+            let look = Look {
+                now: at(now),
+                queues,
+                unread: &self.unread,
+                is_low: &|_| low,
+                in_window: &|queue, _| window.contains(&queue.id),
+            };
+            let plan = self.idle.plan(&self.rule, &look);
+            for &candidate in &plan.unmap {
+                self.idle.unmapped(candidate, at(now));
+            }
+            plan.renew.iter().for_each(|&queue| self.idle.renewed(queue, at(now)));
+            plan.remap.iter().for_each(|&queue| self.idle.released(queue));
+            let ids = |queues: &[QueueId]| queues.iter().map(|queue| queue.id).collect::<Vec<_>>();
+            (plan.unmap.iter().map(|candidate| candidate.queue.id).collect(), ids(&plan.renew), ids(&plan.remap))
+        }
+
+        fn unmaps(&mut self, now: u64, queues: &[QueueStatus]) -> Vec<u32> {
+            self.look(now, queues).0
+        }
+    }
+
+    #[test]
+    fn an_offline_queue_leaves_after_one_full_interval_of_idleness() {
+        let mut scene = Scene::new(RULE);
+        assert_eq!(scene.unmaps(0, &[mapped(3, (8, 8))]), []);
+        assert_eq!(scene.unmaps(1, &[mapped(3, (8, 8))]), [3]);
+    }
+
+    #[test]
+    fn work_between_two_looks_starts_the_idle_time_anew() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        assert_eq!(scene.unmaps(1, &[mapped(3, (16, 16))]), [], "it worked and went idle in between");
+        assert_eq!(scene.unmaps(2, &[mapped(3, (16, 24))]), [], "it works");
+        assert_eq!(scene.unmaps(3, &[mapped(3, (24, 24))]), []);
+        assert_eq!(scene.unmaps(4, &[mapped(3, (24, 24))]), [3]);
+    }
+
+    #[test]
+    fn only_compute_queues_of_the_offline_class_that_hold_a_slot_leave() {
+        let online = status(1, QueueState::ACTIVE, PolicyFlags::empty(), (8, 8));
+        let sdma = QueueStatus { kind: QueueType::Sdma, ..mapped(2, (8, 8)) };
+        let throttled = status(3, QueueState::THROTTLED, PolicyFlags::PREEMPTIBLE, (8, 8));
+        let debugged = status(4, QueueState::ACTIVE | QueueState::SUSPENDED, PolicyFlags::PREEMPTIBLE, (8, 8));
+        let unreadable = QueueStatus { pointers: None, ..mapped(5, (8, 8)) };
+        let automatic = status(6, QueueState::ACTIVE, PolicyFlags::AUTO_DEACTIVATION, (8, 8));
+        let all = [online, sdma, throttled, debugged, unreadable, automatic];
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &all);
+        assert_eq!(scene.unmaps(9, &all), [6]);
+    }
+
+    #[test]
+    fn where_slots_abound_only_lazy_queues_leave_and_only_if_asked() {
+        let lazy = PolicyFlags::LAZY_ACTIVATION | PolicyFlags::PREEMPTIBLE;
+        let all = [mapped(1, (8, 8)), status(2, QueueState::ACTIVE, lazy, (8, 8))];
+        for (serve, leave) in [(false, vec![]), (true, vec![2])] {
+            let mut scene = Scene::new(Rule { lazy: serve, ..RULE });
+            scene.low = false;
+            scene.look(0, &all);
+            assert_eq!(scene.unmaps(1, &all), leave);
+        }
+    }
+
+    #[test]
+    fn a_queue_comes_back_when_its_write_pointer_moves_and_not_before() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        scene.look(1, &[mapped(3, (8, 8))]);
+        let nothing = (vec![], vec![], vec![]);
+        assert_eq!(scene.look(2, &[held(3, (8, 8))]), nothing);
+        assert_eq!(scene.look(3, &[held(3, (8, 9))]), (vec![], vec![], vec![3]));
+        assert_eq!(scene.idle.held().count(), 0);
+    }
+
+    #[test]
+    fn a_held_queue_whose_pointers_cannot_be_read_comes_back() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        scene.look(1, &[mapped(3, (8, 8))]);
+        let unreadable = QueueStatus { pointers: None, ..held(3, (8, 8)) };
+        assert_eq!(scene.look(2, &[unreadable]), (vec![], vec![], vec![3]));
+    }
+
+    #[test]
+    fn a_hold_is_renewed_when_it_is_old() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        scene.look(1, &[mapped(3, (8, 8))]);
+        let renewals: Vec<u64> = (2..12).filter(|&now| scene.look(now, &[held(3, (8, 8))]).1 == [3]).collect();
+        assert_eq!(renewals, [4, 7, 10]);
+    }
+
+    #[test]
+    fn what_others_hold_is_left_alone() {
+        let mut scene = Scene::new(Rule { lazy: true, ..RULE });
+        // Another lease's, and this lease's by a scheduler that claims nothing.
+        let foreign = status(1, QueueState::PREEMPTED, PolicyFlags::LAZY_ACTIVATION, (0, 8));
+        for now in 0..20 {
+            assert_eq!(scene.look(now, &[foreign, held(2, (0, 8))]), (vec![], vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn nothing_happens_to_a_queue_in_an_online_window() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8)), mapped(4, (8, 8))]);
+        assert_eq!(scene.unmaps(1, &[mapped(3, (8, 8))]), [3]);
+        scene.window = vec![3, 4];
+        assert_eq!(scene.look(9, &[held(3, (8, 16)), mapped(4, (8, 8))]), (vec![], vec![], vec![]));
+        scene.window.clear();
+        assert_eq!(scene.look(10, &[held(3, (8, 16)), mapped(4, (8, 8))]), (vec![], vec![], vec![3]));
+    }
+
+    #[test]
+    fn a_queue_that_somebody_else_mapped_starts_over() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        scene.look(1, &[mapped(3, (8, 8))]);
+        // The watchdog ended the hold.
+        assert_eq!(scene.unmaps(2, &[mapped(3, (8, 8))]), []);
+        assert_eq!(scene.idle.held().count(), 0);
+        assert_eq!(scene.unmaps(3, &[mapped(3, (8, 8))]), [3]);
+    }
+
+    #[test]
+    fn a_queue_that_started_unmapped_is_mapped_on_its_first_work() {
+        let lazy = PolicyFlags::LAZY_ACTIVATION | PolicyFlags::PREEMPTIBLE;
+        let fresh = |pointers| status(3, QueueState::PREEMPTED | QueueState::MINE, lazy, pointers);
+        let mut scene = Scene::new(Rule { lazy: true, ..RULE });
+        assert_eq!(scene.look(0, &[fresh((0, 0))]), (vec![], vec![], vec![]));
+        assert_eq!(scene.look(1, &[fresh((0, 1))]), (vec![], vec![], vec![3]));
+        let mut late = Scene::new(Rule { lazy: true, ..RULE });
+        assert_eq!(late.look(0, &[fresh((0, 1))]), (vec![], vec![], vec![3]), "it had work at first sight");
+    }
+
+    #[test]
+    fn a_process_that_could_not_be_read_once_is_not_forgotten() {
+        let mut scene = Scene::new(RULE);
+        scene.look(0, &[mapped(3, (8, 8))]);
+        scene.look(1, &[mapped(3, (8, 8))]);
+        scene.unread = BTreeSet::from([1]);
+        scene.look(2, &[]);
+        assert_eq!(scene.idle.held().count(), 1);
+        scene.unread.clear();
+        scene.look(3, &[]);
+        assert_eq!(scene.idle.held().count(), 0, "it is gone");
+    }
+}
