@@ -417,11 +417,12 @@ int32_t gpreempt_set_queue_policy(uint32_t queue,
 int32_t gpreempt_set_queue_state(uint32_t queue, uint32_t state);
 
 /**
- * Takes queues off the hardware as gpreempt_batch_unmap_queues() does, on terms.
+ * Takes queues off the hardware as gpreempt_batch_unmap_queues() does, without grace, and on terms.
  *
  * @param queues  handles or own KFD queue ids, each once
  * @param count   1 to GPREEMPT_MAX_QUEUES
- * @param flags   GPREEMPT_UNMAP_*: with GPREEMPT_UNMAP_NO_CWSR a queue that is not idle fails the batch with -EBUSY
+ * @param flags   GPREEMPT_UNMAP_*: with GPREEMPT_UNMAP_NO_CWSR a queue that has work stays where it is,
+ *               and that is no failure
  *
  * @return 0; -EINVAL unknown flags; errors as gpreempt_batch_unmap_queues().
  *
@@ -469,9 +470,13 @@ int32_t gpreempt_find_idle_offline_queues(uint32_t *queues, uint32_t capacity);
 /**
  * Watches the slots: calls back once per interval, from a thread of the library, until it is stopped.
  *
- * A second call replaces the first. The callback may make any call, this one included; it must not outstay the
- * interval. Once the call that stops has returned, the callback does not run and `user` is free to go, unless that call
- * came from the callback itself.
+ * While it runs it also keeps the promises of gpreempt_set_queue_policy(), where the driver can tell what is idle: it
+ * unmaps LAZY_ACTIVATION queues that idle for an interval, and AUTO_DEACTIVATION ones on a GPU whose free slots run low,
+ * and maps them again within one interval of their next work, except those that were unmapped by a call meanwhile.
+ *
+ * A second call replaces the first. The callback may make any call, this one included. Once the call that stops has
+ * returned, the callback does not run and `user` is free to go, unless a callback made that call. A child forked by the
+ * callback ends where the callback returns.
  *
  * @param interval_ms  period, milliseconds; 0 stops the monitor, whether it runs or not
  * @param callback     gets the sum over all GPUs; ignored where interval_ms is 0
@@ -479,7 +484,9 @@ int32_t gpreempt_find_idle_offline_queues(uint32_t *queues, uint32_t capacity);
  *
  * @return 0; -EINVAL no callback; -EAGAIN no thread to be had; -EOPNOTSUPP.
  */
-int32_t gpreempt_monitor_hqd_status(uint32_t interval_ms, gpreempt_hqd_callback callback, void *user);
+int32_t gpreempt_monitor_hqd_status(uint32_t interval_ms,
+                                    gpreempt_hqd_callback callback,
+                                    void *user);
 
 /**
  * gpreempt_batch_unmap_queues() under its first name.
