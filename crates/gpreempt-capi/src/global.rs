@@ -6,7 +6,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use gpreempt::driver::Batch;
 use gpreempt::{Error, Result, Session, SessionBuilder};
@@ -65,6 +65,19 @@ impl Global {
         self.pid == pid()
     }
 
+    /// Closes the child's copies of the parent's files, or its lease would outlive the parent's own close. Takes no lock;
+    /// where another thread held this one it was about to close them itself, or had not opened them.
+    fn abandon(&self) {
+        let open = match self.open.try_read() {
+            Ok(open) => open,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let Some(open) = &*open {
+            open.session.abandon_after_fork();
+        }
+    }
+
     fn own() -> Result<&'static Global> {
         let global = Global::last().ok_or_else(not_initialised)?;
         if !global.is_own() {
@@ -82,7 +95,12 @@ impl Global {
                 return global;
             }
             let fresh = Box::into_raw(Box::new(Global::new(pid())));
-            if CURRENT.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if CURRENT.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // SAFETY: as in `last`.
+                if let Some(of_parent) = unsafe { seen.as_ref() } {
+                    of_parent.abandon();
+                }
+            } else {
                 // SAFETY: it was not published, so this is its only owner.
                 drop(unsafe { Box::from_raw(fresh) });
             }
@@ -133,7 +151,8 @@ pub(crate) fn forked() -> bool {
 
 /// In a forked child: the session is the parent's. Async-signal-safe.
 pub(crate) fn disown() {
-    if Global::last().is_some() {
+    if let Some(global) = Global::last() {
+        global.abandon();
         CURRENT.store(ptr::from_ref(&OF_PARENT).cast_mut(), Ordering::Release);
     }
 }

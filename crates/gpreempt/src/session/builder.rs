@@ -1,7 +1,8 @@
 //! Which machine a session opens.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpreempt_sim::config::{
     Caller, ClockKind, Config, ConfigError, CostModel, GpuModel, Hardware, Partition, Scenario,
@@ -172,10 +173,11 @@ fn open_patched() -> Result<Session> {
 }
 
 fn say_simulated(host: &dyn Host) {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
+    // Not a `Once`: a child forked in the middle of it would wait for ever.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
         eprintln!("gpreempt: no /dev/kfd here, so this is the simulated machine: {}", host.describe());
-    });
+    }
 }
 
 #[cfg(test)]
