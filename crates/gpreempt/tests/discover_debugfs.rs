@@ -177,3 +177,137 @@ proptest! {
         let _ = parse_rls("rls", &text);
     }
 }
+
+/// What the simulated machine prints is what is read back.
+mod round_trip {
+    use gpreempt::discover::debugfs::Mqd;
+    use gpreempt_sim::mqd::{ComputeMqd, SDMA_DWORDS, hqd_registers};
+    use gpreempt_sim::pm4::{Engine, MapProcess, MapQueues, Packet, RunList};
+    use gpreempt_sim::text::debugfs::{self as print, NodeHqds, NodeRunlist, ProcessMqds, QueueMqd, SlotHqd, XccHqds};
+
+    use super::*;
+
+    prop_compose! {
+        fn image()(
+            address in (1_u64..1 << 36).prop_map(|page| page << 12),
+            active: bool,
+            priority in 0_u32..16,
+            ring in (1_u64..1 << 39).prop_map(|page| page << 8),
+            pointers in (0_u64..1 << 20, 0_u64..1 << 20),
+            doorbell in 0_u32..1 << 20,
+            saved in 0_u32..0x2000,
+        ) -> ComputeMqd {
+            ComputeMqd {
+                address,
+                active,
+                vmid: 8,
+                priority,
+                ring,
+                ring_bytes: 1 << 16,
+                rptr: pointers.0,
+                wptr: pointers.1,
+                doorbell,
+                ctl_stack_bytes: 0x2000,
+                saved_ctl_bytes: saved,
+                ..ComputeMqd::default()
+            }
+        }
+    }
+
+    fn agrees(mqd: &Mqd, image: &ComputeMqd, xccs: u32) -> Result<(), TestCaseError> {
+        let fields = mqd.fields.expect("a whole image");
+        prop_assert_eq!((mqd.kind, mqd.copies), (MqdKind::Compute, xccs));
+        prop_assert_eq!((fields.address, fields.ring_base), (image.address, image.ring));
+        prop_assert_eq!((fields.queue_priority, fields.doorbell), (image.priority, image.doorbell));
+        prop_assert_eq!(u64::from(fields.read_pointer), image.rptr * 16);
+        prop_assert_eq!(fields.write_pointer, image.wptr * 16);
+        prop_assert_eq!(fields.has_saved_waves(), image.saved_ctl_bytes > 0);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn mqds_are_read_as_printed(
+            images in prop::collection::vec((image(), any::<bool>()), 0..4),
+            xccs in 1_u32..5,
+            pid: u32,
+            pasid in 1_u32..0x10000,
+        ) {
+            let queue = |(image, sdma): &(ComputeMqd, bool)| {
+                let words = if *sdma { vec![0; SDMA_DWORDS] } else { image.images(xccs) };
+                QueueMqd { gpu_id: 0xf7bc, sdma: *sdma, image: words }
+            };
+            let text = print::mqds(&[ProcessMqds { pid, pasid, queues: images.iter().map(queue).collect() }]);
+            let dump = parse_mqds("mqds", &text).unwrap();
+            prop_assert!(!dump.truncated);
+            prop_assert_eq!((dump.processes[0].kfd_pid, dump.processes[0].pasid), (pid, pasid));
+            prop_assert_eq!(dump.processes[0].queues.len(), images.len());
+            for (mqd, (image, sdma)) in dump.processes[0].queues.iter().zip(&images) {
+                prop_assert_eq!(mqd.gpu, NODE);
+                if *sdma {
+                    prop_assert_eq!(mqd.kind, MqdKind::Sdma);
+                } else {
+                    agrees(mqd, image, xccs)?;
+                }
+            }
+        }
+
+        #[test]
+        fn hqds_are_read_as_printed(images in prop::collection::vec(image(), 0..8), xccs in 1_u32..5) {
+            let slot = |xcc| move |(queue, image): (u32, &ComputeMqd)| SlotHqd {
+                pipe: 0, queue, registers: hqd_registers(&image.image(xcc)),
+            };
+            let xcc = |instance| XccHqds {
+                instance,
+                hiq: [1; 56],
+                slots: (0..).zip(&images).map(slot(instance)).collect(),
+            };
+            let nodes = [
+                NodeHqds { index: 2, gpu_id: 0xf7bc, xccs: Some((0..xccs).map(xcc).collect()), sdma: Vec::new() },
+                NodeHqds { index: 3, gpu_id: 0xf05b, xccs: None, sdma: Vec::new() },
+            ];
+            let dump = parse_hqds("hqds", &print::hqds(&nodes)).unwrap();
+            prop_assert!(!dump.truncated && dump.nodes[1].stopped);
+            let node = &dump.nodes[0];
+            prop_assert_eq!(node.slots.len(), xccs as usize * (images.len() + 1));
+            prop_assert_eq!(node.active_hqds(), xccs as usize * images.iter().filter(|image| image.active).count());
+            for (image, hqd) in images.iter().zip(node.slots.iter().skip(1)) {
+                let registers = hqd.registers.unwrap();
+                prop_assert_eq!((registers.mqd_address, registers.ring_base), (image.address, image.ring));
+                prop_assert_eq!(registers.doorbell, image.doorbell);
+            }
+        }
+
+        #[test]
+        fn runlists_are_read_as_printed(
+            processes in prop::collection::vec((any::<u16>(), prop::collection::vec((image(), any::<bool>()), 0..4)), 0..4),
+            chained: bool,
+        ) {
+            let mut ib = Vec::new();
+            for (pasid, queues) in &processes {
+                Packet::MapProcess(MapProcess { pasid: *pasid, ..MapProcess::default() }).encode(&mut ib);
+                for (image, sdma) in queues {
+                    let engine = if *sdma { Engine::Sdma(0) } else { Engine::Compute };
+                    let (doorbell, mqd) = (image.doorbell, image.address);
+                    Packet::MapQueues(MapQueues { engine, gws: false, doorbell, mqd, wptr: 0x7f55_0010_0040 }).encode(&mut ib);
+                }
+            }
+            if chained {
+                Packet::RunList(RunList { chain: true, ..RunList::default() }).encode(&mut ib);
+            }
+            let nodes = [NodeRunlist { index: 2, gpu_id: 0xf7bc, ib: Some(ib) }, NodeRunlist { index: 3, gpu_id: 1, ib: None }];
+            let dump = parse_rls("rls", &print::rls(&nodes)).unwrap();
+            prop_assert!(!dump.truncated && dump.nodes[1].processes.is_empty());
+            prop_assert_eq!(dump.nodes[0].oversubscribed, chained);
+            let read: Vec<_> = dump.nodes[0].processes.iter().map(|process| {
+                let queues = process.queues.iter().map(|queue| (queue.mqd_address, queue.doorbell, !queue.compute));
+                (process.pasid, queues.collect::<Vec<_>>())
+            }).collect();
+            let printed: Vec<_> = processes.iter().map(|(pasid, queues)| {
+                let queues = queues.iter().map(|(image, sdma)| (image.address, image.doorbell, *sdma));
+                (u32::from(*pasid), queues.collect::<Vec<_>>())
+            }).collect();
+            prop_assert_eq!(read, printed);
+        }
+    }
+}

@@ -35,6 +35,27 @@ pub struct MonitorReport {
     pub errors: Vec<Error>,
 }
 
+/// Most queues in one call to a driver.
+const MOST: usize = 1024;
+
+/// A queue that an unmap names.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// To be unmapped.
+    Fresh(Candidate),
+    /// Unmapped before; named again so that its hold goes on.
+    Renewed(QueueId),
+}
+
+impl Leaving {
+    fn queue(&self) -> QueueId {
+        match *self {
+            Leaving::Fresh(candidate) => candidate.queue,
+            Leaving::Renewed(queue) => queue,
+        }
+    }
+}
+
 /// Everything that the monitor's thread works with.
 pub(super) struct Engine {
     pub(super) host: Arc<dyn Host>,
@@ -110,7 +131,8 @@ impl Engine {
                 }
             }
         }
-        self.pending.total = total(&self.pending.nodes);
+        self.pending.total = HqdStatus::default();
+        self.pending.nodes.iter().for_each(|node| self.pending.total.add(&node.status));
         Ok(())
     }
 
@@ -129,7 +151,7 @@ impl Engine {
             return Ok(());
         }
         let plan = self.without_waves(plan);
-        self.carry_out(plan, &queues);
+        self.carry_out(&plan, &queues);
         Ok(())
     }
 
@@ -139,7 +161,7 @@ impl Engine {
         let want = Want { pointers: true, waves: false };
         for process in Discovery::new(&*self.host).processes()? {
             let Some(pid) = process.pid else { continue };
-            match self.driver.queue_status(Selector::process(pid), want) {
+            match self.read_process(pid, want) {
                 Ok(statuses) => queues.extend(statuses),
                 // Gone, or another user's.
                 Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT | Errno::EPERM) => {}
@@ -150,6 +172,17 @@ impl Engine {
             }
         }
         Ok((queues, unread))
+    }
+
+    fn read_process(&self, pid: Pid, want: Want) -> Result<Vec<QueueStatus>> {
+        match self.driver.queue_status(Selector::process(pid), want) {
+            // A driver stays with the process that had the pid when it first met it. This one is new.
+            Err(error) if error.errno() == Errno::ESRCH => {
+                self.driver.attach(pid)?;
+                self.driver.queue_status(Selector::process(pid), want)
+            }
+            answer => answer,
+        }
     }
 
     /// Leaves those to be unmapped that are idle indeed. Waves are slow to count, so only candidates are asked.
@@ -172,64 +205,67 @@ impl Engine {
         plan
     }
 
-    fn carry_out(&mut self, mut plan: Plan, queues: &[QueueStatus]) {
+    fn carry_out(&mut self, plan: &Plan, queues: &[QueueStatus]) {
         let claims = Arc::clone(&self.claims);
         // A window that opens now waits for this batch, so that it comes after it in the driver, too.
         let mut claims = claims.lock();
         let node =
             |id: QueueId| queues.iter().find(|status| status.queue == id).map_or(GpuId::ALL, |status| status.gpu);
         let free = |id: QueueId| !claims.in_window(id, node(id));
-        plan.unmap.retain(|candidate| free(candidate.queue));
-        plan.renew.retain(|&queue| free(queue));
-        plan.remap.retain(|&queue| free(queue));
+        let renew = plan.renew.iter().copied().map(Leaving::Renewed);
+        let leaving: Vec<Leaving> = plan
+            .unmap
+            .iter()
+            .copied()
+            .map(Leaving::Fresh)
+            .chain(renew)
+            .filter(|leaving| free(leaving.queue()))
+            .collect();
+        let coming: Vec<QueueId> = plan.remap.iter().copied().filter(|&queue| free(queue)).collect();
+        let unmap: Vec<Selector> =
+            leaving.iter().map(|leaving| Selector { if_idle: true, ..Selector::queue(leaving.queue()) }).collect();
+        let remap: Vec<Selector> = coming.iter().copied().map(Selector::queue).collect();
 
-        let leave = plan.unmap.iter().map(|candidate| candidate.queue).chain(plan.renew.iter().copied());
-        let unmap: Vec<Selector> = leave.map(|queue| Selector { if_idle: true, ..Selector::queue(queue) }).collect();
-        let remap: Vec<Selector> = plan.remap.iter().copied().map(Selector::queue).collect();
-        let both = !unmap.is_empty() && !remap.is_empty();
+        let both = !unmap.is_empty() && !remap.is_empty() && unmap.len() + remap.len() <= MOST;
         if both && self.driver.capabilities().contains(Capabilities::SWAP) {
             if let Some(batch) = self.checked(self.driver.swap(&unmap, &remap, Duration::ZERO)) {
                 let (left, came) = batch.outcomes.split_at(unmap.len().min(batch.outcomes.len()));
-                self.book_unmapped(&plan, left);
-                self.book_mapped(&plan.remap, came);
+                self.book_unmapped(&leaving, left);
+                self.book_mapped(&coming, came);
             }
         } else {
-            if !remap.is_empty()
-                && let Some(batch) = self.checked(self.driver.remap(&remap))
-            {
-                self.book_mapped(&plan.remap, &batch.outcomes);
+            for (coming, remap) in coming.chunks(MOST).zip(remap.chunks(MOST)) {
+                if let Some(batch) = self.checked(self.driver.remap(remap)) {
+                    self.book_mapped(coming, &batch.outcomes);
+                }
             }
-            if !unmap.is_empty()
-                && let Some(batch) = self.checked(self.driver.unmap(&unmap, Duration::ZERO))
-            {
-                self.book_unmapped(&plan, &batch.outcomes);
+            for (leaving, unmap) in leaving.chunks(MOST).zip(unmap.chunks(MOST)) {
+                if let Some(batch) = self.checked(self.driver.unmap(unmap, Duration::ZERO)) {
+                    self.book_unmapped(leaving, &batch.outcomes);
+                }
             }
         }
         claims.set_cleaned(self.idle.held().map(|(queue, _)| queue));
     }
 
-    fn book_unmapped(&mut self, plan: &Plan, outcomes: &[Outcome]) {
+    fn book_unmapped(&mut self, leaving: &[Leaving], outcomes: &[Outcome]) {
         let now = self.host.now();
-        let (fresh, renewed) = outcomes.split_at(plan.unmap.len().min(outcomes.len()));
-        for (&candidate, outcome) in plan.unmap.iter().zip(fresh) {
-            let queue = candidate.queue;
-            match outcome.errno {
-                None if outcome.state.contains(QueueState::PREEMPTED) => {
+        for (leaving, outcome) in leaving.iter().zip(outcomes) {
+            match (leaving, outcome.errno) {
+                (&Leaving::Renewed(queue), None) => self.idle.renewed(queue, now),
+                (&Leaving::Renewed(queue), Some(errno)) => {
+                    self.report_outcome("renewing the hold of an idle queue", queue, errno);
+                }
+                (&Leaving::Fresh(candidate), None) if outcome.state.contains(QueueState::PREEMPTED) => {
                     self.idle.unmapped(candidate, now);
-                    self.pending.cleaned.push(queue);
+                    self.pending.cleaned.push(candidate.queue);
                 }
                 // It got work just now.
-                None => self.idle.refused(queue),
-                Some(errno) => {
-                    self.idle.refused(queue);
-                    self.report_outcome("unmapping an idle queue", queue, errno);
+                (Leaving::Fresh(candidate), None) => self.idle.refused(candidate.queue),
+                (Leaving::Fresh(candidate), Some(errno)) => {
+                    self.idle.refused(candidate.queue);
+                    self.report_outcome("unmapping an idle queue", candidate.queue, errno);
                 }
-            }
-        }
-        for (&queue, outcome) in plan.renew.iter().zip(renewed) {
-            match outcome.errno {
-                None => self.idle.renewed(queue, now),
-                Some(errno) => self.report_outcome("renewing the hold of an idle queue", queue, errno),
             }
         }
     }
@@ -283,24 +319,4 @@ impl Engine {
         tracing::warn!("{error}");
         self.pending.errors.push(error);
     }
-}
-
-/// The sum over nodes.
-fn total(nodes: &[NodeStatus]) -> HqdStatus {
-    nodes.iter().fold(HqdStatus::default(), |sum, NodeStatus { status, .. }| HqdStatus {
-        total: sum.total + status.total,
-        active: sum.active + status.active,
-        free: sum.free + status.free,
-        online_reserved: sum.online_reserved + status.online_reserved,
-        offline_used: sum.offline_used + status.offline_used,
-        offline_max: sum.offline_max + status.offline_max,
-        num_xcc: sum.num_xcc.max(status.num_xcc),
-        preempted: sum.preempted + status.preempted,
-        throttled: sum.throttled + status.throttled,
-        queues_total: sum.queues_total + status.queues_total,
-        nodes: sum.nodes + status.nodes.max(1),
-        unmap_rounds: sum.unmap_rounds + status.unmap_rounds,
-        last_unmap_ns: sum.last_unmap_ns.max(status.last_unmap_ns),
-        flags: sum.flags | status.flags,
-    })
 }

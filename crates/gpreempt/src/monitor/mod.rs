@@ -182,6 +182,7 @@ impl HqdMonitor {
         let first = Arc::new(first);
         let latest = Arc::new(Mutex::new(Arc::clone(&first)));
         let alarm = Alarm::new();
+        engine.host.enlist(&alarm);
         let worker = Worker { engine, interval, callbacks, latest: Arc::clone(&latest), alarm: Arc::clone(&alarm) };
         let fail = |errno| Error::new("starting the HQD monitor's thread", errno);
         // A thread inherits the mask, so the program's signals land on the program's threads.
