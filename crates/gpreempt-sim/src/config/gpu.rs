@@ -206,9 +206,10 @@ impl GpuModel {
         self.xccs.is_multiple_of(nodes).then_some(nodes)
     }
 
-    /// Compute processes that one node maps at a time, where its GPU has `nodes` nodes of `xccs` XCCs each.
-    pub fn process_slots_of(&self, nodes: u32, xccs: u32) -> u32 {
-        if nodes > 1 && xccs == 1 { CPX_PROCESS_SLOTS.min(self.process_slots) } else { self.process_slots }
+    /// Compute processes that one node maps at a time, where its GPU has `nodes` nodes: the VMIDs are split only where
+    /// every node is a single XCC.
+    pub fn process_slots_with(&self, nodes: u32) -> u32 {
+        if nodes > 1 && self.xccs <= nodes { CPX_PROCESS_SLOTS.min(self.process_slots) } else { self.process_slots }
     }
 
     /// Queue slots of one node: what `num_cp_queues` says.

@@ -130,9 +130,9 @@ impl Topology {
     }
 
     /// The number of a node's first XCC on its GPU; debugfs counts instances of the GPU, not of the node.
-    pub fn first_xcc(&self, node: &TopologyNode) -> u64 {
+    pub fn first_xcc(&self, node: &TopologyNode) -> u32 {
         let before = self.siblings(node).filter(|n| n.index < node.index);
-        before.map(|n| n.property("num_xcc")).sum()
+        before.map(|n| n.property("num_xcc") as u32).sum()
     }
 
     /// The text of a file by its path below `/sys/class/kfd/kfd/topology/`, or None.

@@ -1,8 +1,10 @@
 //! The topology of a machine that is made from a GPU model.
 
 use super::{LAST_PROPERTY, PROPERTIES, Topology, TopologyNode};
-use crate::config::{GpuModel, Partition};
+use crate::config::{ConfigError, GpuModel, Partition};
 
+/// More GPUs than any machine has.
+const MAX_GPUS: u32 = 64;
 /// The host of the recorded MI308X tree: cores of one CPU node, its memory and its clock.
 const CPU_CORES: u64 = 112;
 const CPU_MEMORY: &str = "heap_type 0\nsize_in_bytes 1081864880128\nflags 0\nwidth 64\nmem_clk_max 5600\n";
@@ -27,9 +29,19 @@ struct Place {
 
 impl Topology {
     /// The topology of `gpus` GPUs of one model in one partition mode, behind one CPU node. Caches and links are not
-    /// modelled, and the counts say so. None where the mode does not divide the model's XCCs.
-    pub fn from_model(model: &GpuModel, gpus: u32, partition: Partition) -> Option<Topology> {
-        let nodes = u64::from(model.nodes_per_gpu(partition)?);
+    /// modelled, and the counts say so.
+    ///
+    /// # Errors
+    /// A mode that does not divide the model's XCCs, and a number of GPUs that is not 1 to 64.
+    pub fn from_model(model: &GpuModel, gpus: u32, partition: Partition) -> Result<Topology, ConfigError> {
+        let refuse = |message: String| ConfigError { path: model.name.clone(), line: None, message };
+        let Some(nodes) = model.nodes_per_gpu(partition) else {
+            return Err(refuse(format!("{} XCCs cannot be split into {partition} nodes", model.xccs)));
+        };
+        if !(1..=MAX_GPUS).contains(&gpus) {
+            return Err(refuse(format!("a machine has 1 to {MAX_GPUS} GPUs, not {gpus}")));
+        }
+        let nodes = u64::from(nodes);
         let mut topology = Topology {
             generation_id: 2,
             system_properties: ["platform_oem", "platform_id", "platform_rev"].map(|n| (n.to_owned(), 0)).into(),
@@ -43,7 +55,7 @@ impl Topology {
                 topology.nodes.push(gpu_node(model, &place, index, &taken));
             }
         }
-        Some(topology)
+        Ok(topology)
     }
 }
 
@@ -158,7 +170,7 @@ fn gpu_id(model: &GpuModel, place: &Place, xccs: u64, taken: &[u32]) -> u32 {
         location(place) >> 8,
         memory & 0xffff_ffff,
         memory >> 32,
-        place.partition * xccs | xccs << 16,
+        (place.partition * xccs) | (xccs << 16),
     ];
     let bytes = words.iter().flat_map(|w| (*w as u32).to_le_bytes());
     let mut id = u32::from(bytes.fold(0, crc16));
