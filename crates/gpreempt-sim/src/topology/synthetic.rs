@@ -184,3 +184,24 @@ fn gpu_id(model: &GpuModel, place: &Place, xccs: u64, taken: &[u32]) -> u32 {
 fn crc16(crc: u16, byte: u8) -> u16 {
     (0..8).fold(crc ^ u16::from(byte), |c, _| if c & 1 == 1 { c >> 1 ^ 0xa001 } else { c >> 1 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_gpu_id_is_moved_on_and_never_becomes_0() {
+        let model = GpuModel::named("mi308x").expect("built in");
+        let place = Place { gpu: 0, partition: 0, nodes: 1 };
+        let first = gpu_id(&model, &place, 4, &[]);
+        assert_eq!(gpu_id(&model, &place, 4, &[first]), first + 1);
+        let all_above: Vec<u32> = (first..=0xffff).collect();
+        assert_eq!(gpu_id(&model, &place, 4, &all_above), 1);
+    }
+
+    #[test]
+    fn the_checksum_is_the_kernels() {
+        // The check value of CRC-16/ARC.
+        assert_eq!(b"123456789".iter().fold(0, |crc, byte| crc16(crc, *byte)), 0xbb3d);
+    }
+}
