@@ -16,10 +16,9 @@ use nix::errno::Errno;
 pub use classify::{Rule, Rules, Selector};
 pub use sysfs::Node;
 
-use crate::driver::{self, Driver, Want};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::queue::{Pid, QueueId, QueueInfo, QueueState};
+use crate::queue::{Pid, QueueId, QueueInfo};
 
 /// A process that has `/dev/kfd` open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,36 +155,4 @@ impl<'h> Discovery<'h> {
 /// EBADMSG where a file says what no amdkfd prints, with path and line.
 pub fn scan(host: &dyn Host) -> Result<Vec<QueueInfo>> {
     Discovery::new(host).scan()
-}
-
-/// Completes discovered queues with what the driver tells of them: priority, ring address, whether active and idle. What
-/// it does not tell (a process of another user, one that is gone by now) stays unknown.
-///
-/// # Errors
-/// What the driver answers where it is not about one process.
-pub fn complete(queues: &mut [QueueInfo], driver: &dyn Driver) -> Result<()> {
-    if !driver.capabilities().contains(driver::Capabilities::STATUS) {
-        return Ok(());
-    }
-    let want = Want { pointers: driver.capabilities().contains(driver::Capabilities::POINTERS), waves: false };
-    for owned in queues.chunk_by_mut(|a, b| a.queue.pid == b.queue.pid) {
-        let pid = owned[0].queue.pid;
-        let statuses = match driver.queue_status(driver::Selector::process(pid), want) {
-            Ok(statuses) => statuses,
-            Err(error) if matches!(error.errno(), Errno::EPERM | Errno::ESRCH | Errno::ENOENT) => continue,
-            Err(error) => return Err(error),
-        };
-        for queue in owned {
-            let Some(status) = statuses.iter().find(|status| status.queue == queue.queue) else { continue };
-            queue.priority = Some(status.priority);
-            queue.ring_base = Some(status.ring_base);
-            queue.active = Some(status.state.contains(QueueState::ACTIVE));
-            queue.idle = match status.pointers {
-                Some((read, write)) if read != write => Some(false),
-                // Equal pointers do not make an idle queue: its last packet may still run.
-                _ => status.state.contains(QueueState::IDLE).then_some(true),
-            };
-        }
-    }
-    Ok(())
 }

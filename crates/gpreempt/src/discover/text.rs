@@ -53,7 +53,7 @@ pub(super) fn hex32(text: &str) -> Option<u32> {
     }
     let mut value = 0;
     for digit in text.bytes() {
-        value = value << 4 | (digit as char).to_digit(16)?;
+        value = (value << 4) | (digit as char).to_digit(16)?;
     }
     Some(value)
 }

@@ -21,7 +21,8 @@ pub struct SlotHolder {
     pub active: Option<u32>,
 }
 
-/// Who holds the slots of a node, the largest holder first, from queues that [`crate::discover::complete`] completed.
+/// Who holds the slots of a node, the largest holder first, from queues whose activity is known
+/// ([`crate::Session::queues`]).
 pub fn blame(gpu: GpuId, queues: &[QueueInfo]) -> Vec<SlotHolder> {
     let mut holders: BTreeMap<Pid, SlotHolder> = BTreeMap::new();
     for queue in queues.iter().filter(|queue| queue.gpu == gpu && queue.kind == QueueType::Compute) {

@@ -175,7 +175,7 @@ fn finish(dump: &mut HqdDump, registers: &[u32; CP_REGISTERS], count: usize) -> 
         ring_base: wide(registers[8], registers[9]) << 8,
         read_pointer: registers[10],
         write_pointer: wide(registers[54], registers[55]),
-        doorbell: registers[15] >> 2 & 0x3ff_ffff,
+        doorbell: (registers[15] >> 2) & 0x3ff_ffff,
     });
     true
 }

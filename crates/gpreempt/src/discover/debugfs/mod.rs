@@ -160,11 +160,11 @@ fn word(digits: &[u8]) -> Option<u32> {
             b'a'..=b'f' => digit - b'a' + 10,
             _ => return None,
         };
-        value = value << 4 | u32::from(nibble);
+        value = (value << 4) | u32::from(nibble);
     }
     Some(value)
 }
 
 fn wide(low: u32, high: u32) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
+    (u64::from(high) << 32) | u64::from(low)
 }

@@ -151,7 +151,7 @@ fn finish(dump: &mut MqdDump, words: &[u32; WORDS], filled: usize) -> bool {
         ring_base: wide(words[136], words[137]) << 8,
         read_pointer: words[138],
         write_pointer: wide(words[182], words[183]),
-        doorbell: words[143] >> 2 & 0x3ff_ffff,
+        doorbell: (words[143] >> 2) & 0x3ff_ffff,
         control_stack_offset: words[174],
         control_stack_size: words[175],
     });

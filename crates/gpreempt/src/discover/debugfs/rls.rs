@@ -111,9 +111,9 @@ fn finish(path: &str, dump: &mut RunlistDump, words: &[u32]) -> Result<bool> {
         if header >> 30 != 3 {
             return wrong("a type-3 packet");
         }
-        let end = at + (header >> 16 & 0x3fff) as usize + 2;
+        let end = at + ((header >> 16) & 0x3fff) as usize + 2;
         let Some(packet) = words.get(at..end) else { return Ok(false) };
-        match (header >> 8 & 0xff, packet) {
+        match ((header >> 8) & 0xff, packet) {
             (MAP_PROCESS, [_, pasid, ..]) => {
                 node.processes.push(RunlistProcess { pasid: pasid & 0xffff, queues: Vec::new() });
             }
@@ -121,8 +121,8 @@ fn finish(path: &str, dump: &mut RunlistDump, words: &[u32]) -> Result<bool> {
                 let Some(process) = node.processes.last_mut() else { return wrong("a MAP_PROCESS") };
                 process.queues.push(RunlistQueue {
                     // engine_sel and extended_engine_sel: 0 and 0 are the compute microengine.
-                    compute: select >> 26 & 7 == 0 && select >> 2 & 3 == 0,
-                    doorbell: doorbell >> 2 & 0x3ff_ffff,
+                    compute: (select >> 26) & 7 == 0 && (select >> 2) & 3 == 0,
+                    doorbell: (doorbell >> 2) & 0x3ff_ffff,
                     mqd_address: wide(mqd_low, mqd_high),
                     write_pointer_address: wide(write_low, write_high),
                 });
