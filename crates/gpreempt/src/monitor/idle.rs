@@ -147,11 +147,10 @@ impl Idle {
             |start: Option<u64>| status.pointers.is_none_or(|(read, write)| write != start.unwrap_or(read));
         match self.held.get(&queue) {
             Some(held) if work_beyond(Some(held.write_pointer)) => plan.remap.push(queue),
-            Some(held) => {
-                if rule.renew_after.is_some_and(|age| now.saturating_sub(held.named) >= age) {
-                    plan.renew.push(queue);
-                }
+            Some(held) if rule.renew_after.is_some_and(|age| now.saturating_sub(held.named) >= age) => {
+                plan.renew.push(queue);
             }
+            Some(_) => {}
             // It started unmapped, and nobody else looks at its write pointer.
             None if lazy && work_beyond(None) => plan.remap.push(queue),
             None if lazy => {
