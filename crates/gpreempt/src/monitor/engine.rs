@@ -19,7 +19,7 @@ use crate::queue::{GpuId, HqdStatus, Pid, QueueId, QueueState};
 /// What one tick of the monitor saw and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MonitorReport {
-    /// Machine time.
+    /// Machine time when the look began.
     pub at: Duration,
     /// Every node that answered.
     pub nodes: Vec<NodeStatus>,
@@ -95,6 +95,7 @@ impl Engine {
 
     /// Looks once. What it did goes into the next report.
     pub(super) fn look(&mut self) {
+        self.pending.at = self.host.now();
         if let Err(error) = self.read_nodes() {
             self.report_error(error);
         }
@@ -112,7 +113,7 @@ impl Engine {
 
     /// What was seen and done since the last call.
     pub(super) fn take_report(&mut self) -> MonitorReport {
-        MonitorReport { at: self.host.now(), ..std::mem::take(&mut self.pending) }
+        std::mem::take(&mut self.pending)
     }
 
     fn read_nodes(&mut self) -> Result<()> {
