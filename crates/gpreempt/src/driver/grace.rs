@@ -2,16 +2,25 @@
 
 use std::time::Duration;
 
+use super::topology::gpu_nodes;
+use crate::host::Host;
+
 /// Converts durations to the units of one machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grace {
-    /// Clock of the fastest node, so that no node gets less time than was asked for.
+    /// Clock of the fastest node, so that no node gets less time than was asked for; 0 where the topology does not say.
     pub mhz: u32,
     /// Most units that the driver takes.
     pub max: u32,
 }
 
 impl Grace {
+    /// As the topology says.
+    pub(super) fn of(host: &dyn Host, max: u32) -> Grace {
+        let nodes = gpu_nodes(host).unwrap_or_default();
+        Grace { mhz: nodes.iter().map(|node| node.engine_mhz).max().unwrap_or(0), max }
+    }
+
     /// Units for at least `grace`, but no more than the hardware can count; 0, the driver's default, for zero.
     pub(super) fn units(self, grace: Duration) -> u32 {
         // MHz are clocks per microsecond, so ns x MHz / 1e6 is in units of 1000 clocks.

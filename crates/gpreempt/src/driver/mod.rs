@@ -8,7 +8,8 @@ mod grace;
 pub mod patched;
 mod probe;
 mod targets;
-pub(crate) mod topology;
+mod topology;
+mod vm_guard;
 
 use std::fmt;
 use std::time::Duration;

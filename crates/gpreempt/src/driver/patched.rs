@@ -17,7 +17,6 @@ use super::call::{array, call, failure};
 use super::grace::Grace;
 use super::probe::Lease;
 use super::targets::{Target, Targets};
-use super::topology::gpu_nodes;
 use super::{Batch, Capabilities, Driver, Event, EventKind, Outcome, QueueStatus, Selector, Tier, Want};
 use crate::error::{Error, Result};
 use crate::host::{Array, Host, SysResult};
@@ -37,8 +36,8 @@ pub struct PatchedDriver {
     own_pid: Pid,
     targets: Targets,
     grace: OnceLock<Grace>,
-    /// One reader at a time, so that events keep their order.
-    reading: Mutex<()>,
+    /// One reader at a time, so that events keep their order. Counts lost ones that no event has reported yet.
+    reading: Mutex<u32>,
 }
 
 impl PatchedDriver {
@@ -67,7 +66,7 @@ impl PatchedDriver {
             lease,
             targets: Targets::default(),
             grace: OnceLock::new(),
-            reading: Mutex::new(()),
+            reading: Mutex::new(0),
         })
     }
 
@@ -147,11 +146,7 @@ impl PatchedDriver {
     }
 
     fn grace(&self) -> Grace {
-        *self.grace.get_or_init(|| {
-            let nodes = gpu_nodes(self.host.as_ref()).unwrap_or_default();
-            let mhz = nodes.iter().map(|node| node.engine_mhz).max().unwrap_or(0);
-            Grace { mhz, max: self.lease.said.grace_max }
-        })
+        *self.grace.get_or_init(|| Grace::of(self.host.as_ref(), self.lease.said.grace_max))
     }
 
     fn grace_units(&self, operation: &'static str, grace: Duration) -> Result<u32> {
@@ -474,8 +469,7 @@ impl Driver for PatchedDriver {
         let bytes_each = self.lease.said.event_size as usize;
         let mut buffer = vec![0; bytes_each * EVENT_ROOM];
         let mut events = Vec::new();
-        let mut lost = 0;
-        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let length = match self.host.read(self.lease.file.raw(), &mut buffer) {
                 Ok(0) => return Err(Error::of_driver(OPERATION, Errno::EBADF)),
@@ -485,10 +479,10 @@ impl Driver for PatchedDriver {
             };
             for record in buffer[..length].chunks_exact(bytes_each) {
                 let (raw, _) = kfd_gpreempt_event::read_from_prefix(record).expect("a record is at least this long");
-                lost += raw.lost;
+                *lost += raw.lost;
                 // A kind that this library does not know is no event of ours, but what was lost before it is lost.
                 if let Some(event) = self.event(&raw) {
-                    events.push(Event { lost: std::mem::take(&mut lost), ..event });
+                    events.push(Event { lost: std::mem::take(&mut *lost), ..event });
                 }
             }
             if length < buffer.len() {

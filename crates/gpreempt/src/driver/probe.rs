@@ -13,7 +13,7 @@ use super::call::call;
 use crate::error::{Error, Result};
 use crate::host::{Host, OwnedFile};
 
-const KFD: &str = "/dev/kfd";
+pub(super) const KFD: &str = "/dev/kfd";
 const OPENING: &str = "opening a preemption lease";
 
 /// An open lease with what the kernel said about itself.
@@ -30,7 +30,7 @@ pub(super) struct Lease {
 impl Lease {
     /// Opens `/dev/kfd` and a lease on it. `max_hold`: longest hold without a heartbeat, zero = the driver's default.
     pub(super) fn open(host: &Arc<dyn Host>, max_hold: Duration) -> Result<Lease> {
-        let kfd = OwnedFile::open(host, KFD).map_err(cannot_open)?;
+        let kfd = OwnedFile::open(host, KFD).map_err(|errno| cannot_open(OPENING, errno))?;
         let mut said = kfd_ioctl_gpreempt_open_args {
             abi_version: KFD_GPREEMPT_ABI_VERSION,
             max_hold_ms: u32::try_from(max_hold.as_millis()).unwrap_or(u32::MAX),
@@ -72,17 +72,18 @@ fn doubt(said: &kfd_ioctl_gpreempt_open_args, kfd: i32) -> Option<String> {
     wrong.map(|(name, bytes, known)| format!("{name} {bytes}, not {known} or more"))
 }
 
-fn cannot_open(errno: Errno) -> Error {
+/// Why `/dev/kfd` cannot be opened.
+pub(super) fn cannot_open(operation: &'static str, errno: Errno) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => Error::new(OPENING, Errno::ENODEV)
+        Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => Error::new(operation, Errno::ENODEV)
             .on(KFD)
             .because("there is no amdkfd on this machine")
             .remedy("load the amdgpu module, or use the simulated machine (GPREEMPT_BACKEND=sim)"),
-        Errno::EACCES | Errno::EPERM => Error::new(OPENING, Errno::EPERM)
+        Errno::EACCES | Errno::EPERM => Error::new(operation, Errno::EPERM)
             .on(KFD)
             .because("this user may not open it")
             .remedy("add the user to the group that owns it (sudo usermod -aG render $USER, then log in again), or run as root"),
-        errno => Error::new(OPENING, errno).on(KFD),
+        errno => Error::new(operation, errno).on(KFD),
     }
 }
 

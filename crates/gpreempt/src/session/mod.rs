@@ -17,7 +17,6 @@ pub use builder::{Backend, SessionBuilder};
 use self::batch::{Item, Verdict, judge, vanished};
 use self::handles::{Handles, Known};
 use crate::discover;
-use crate::driver::topology::gpu_nodes;
 use crate::driver::{Batch, Capabilities, Driver, QueueStatus, Selector, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -123,22 +122,20 @@ impl Session {
     pub fn queues(&self) -> Result<Vec<(u32, QueueInfo)>> {
         self.check_process("looking for queues")?;
         let mut found = discover::scan(self.host.as_ref())?;
-        let mut named = Vec::with_capacity(found.len());
-        for of_one in found.chunk_by_mut(|a, b| a.queue.pid == b.queue.pid) {
-            let pid = of_one[0].queue.pid;
-            let told = self.statuses_of(pid, Want { pointers: true, waves: false });
-            let started = self.driver.started(pid);
-            for info in of_one {
-                if let Some(status) = told.iter().find(|status| status.queue == info.queue) {
-                    info.priority = Some(status.priority);
-                    info.ring_base = Some(status.ring_base);
-                    info.active = Some(status.state.contains(QueueState::ACTIVE));
-                    info.idle = status.pointers.map(|_| status.state.contains(QueueState::IDLE));
+        // Where the driver tells nothing of a queue, attaching would be a side effect for nothing.
+        if self.has(Capabilities::STATUS) {
+            for of_one in found.chunk_by_mut(|a, b| a.queue.pid == b.queue.pid) {
+                let told = self.statuses(of_one[0].queue.pid, Want { pointers: true, waves: false })?;
+                for info in of_one {
+                    if let Some(status) = told.iter().find(|status| status.queue == info.queue) {
+                        fill_in(info, status);
+                    }
                 }
-                named.push((self.handles.name(info.queue, started, info.gpu), info.clone()));
             }
         }
-        Ok(named)
+        let name =
+            |info: QueueInfo| (self.handles.name(info.queue, self.driver.started(info.queue.pid), info.gpu), info);
+        Ok(found.into_iter().map(name).collect())
     }
 
     /// Unmaps queues in one batch, all or nothing: a registered queue that vanished counts as unmapped; EPERM, EBUSY or an
@@ -234,7 +231,7 @@ impl Session {
         if gpu != GpuId::ALL {
             return self.driver.node_status(gpu);
         }
-        let nodes = gpu_nodes(self.host.as_ref()).map_err(|errno| Error::new(OPERATION, errno).on("the topology"))?;
+        let nodes = discover::sysfs::nodes(self.host.as_ref())?;
         if nodes.is_empty() {
             return Err(Error::new(OPERATION, Errno::ENODEV).because("no GPU in the topology"));
         }
@@ -285,11 +282,11 @@ impl Session {
         }
         let mut pids = self.handles.pids();
         pids.extend(discover::scan(self.host.as_ref())?.iter().map(|info| info.queue.pid));
+        let wanted = QueueState::PREEMPTIBLE | QueueState::ACTIVE | QueueState::IDLE;
         let mut idle = Vec::new();
         for pid in pids {
-            let told = self.statuses_of(pid, Want { pointers: true, waves: true });
+            let told = self.statuses(pid, Want { pointers: true, waves: true })?;
             let started = self.driver.started(pid);
-            let wanted = QueueState::PREEMPTIBLE | QueueState::ACTIVE | QueueState::IDLE;
             for status in told.iter().filter(|status| status.state.contains(wanted)) {
                 idle.push(self.handles.name(status.queue, started, status.gpu));
             }
@@ -432,17 +429,28 @@ impl Session {
         found.into_iter().next().ok_or_else(|| Error::of_driver("reading queue status", Errno::ENOENT).on(selector))
     }
 
-    /// What the driver tells of a process; nothing where it tells nothing or this process may not ask.
-    fn statuses_of(&self, pid: Pid, want: Want) -> Vec<QueueStatus> {
-        if !self.has(Capabilities::STATUS) {
-            return Vec::new();
-        }
+    /// What the driver tells of the process that has a discovered pid now; nothing where this process may not ask or it
+    /// is gone.
+    fn statuses(&self, pid: Pid, want: Want) -> Result<Vec<QueueStatus>> {
         let told = self.driver.attach(pid).and_then(|_| self.driver.queue_status(Selector::process(pid), want));
-        told.unwrap_or_else(|error| {
-            if !matches!(error.kind(), ErrorKind::NotPermitted | ErrorKind::ProcessGone | ErrorKind::NotFound) {
-                debug!(pid, %error, "no queue status");
+        match told {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotPermitted | ErrorKind::ProcessGone | ErrorKind::NotFound) =>
+            {
+                Ok(Vec::new())
             }
-            Vec::new()
-        })
+            told => told,
+        }
     }
+}
+
+fn fill_in(info: &mut QueueInfo, status: &QueueStatus) {
+    info.priority = Some(status.priority);
+    info.ring_base = Some(status.ring_base);
+    info.active = Some(status.state.contains(QueueState::ACTIVE));
+    info.idle = match status.pointers {
+        Some((read, write)) if read != write => Some(false),
+        // Equal pointers do not make an idle queue: its last packet may still run.
+        _ => status.state.contains(QueueState::IDLE).then_some(true),
+    };
 }
