@@ -109,8 +109,8 @@ pub fn parse_mqds(path: &str, text: &str) -> Result<MqdDump> {
             let mut position = offset as usize / 4;
             while let Some(word) = row.next() {
                 let word = word.ok_or_else(|| lines.malformed(line, "a row of words"))?;
-                // Only the first block, and only as far as rows follow one another.
-                if queue.copies == 1 && position == filled && filled < WORDS {
+                // Only as far as rows follow one another; so those of the second block, which start anew, are left out.
+                if position == filled && filled < WORDS {
                     words[filled] = word;
                     filled += 1;
                 }
