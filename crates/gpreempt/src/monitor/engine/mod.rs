@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::claims::Claims;
-use super::idle::{Candidate, Idle, Look, Plan, Rule};
-use super::watch::{Alert, NodeStatus, Watch};
 use crate::discover::{Discovery, sysfs};
 use crate::driver::{Batch, Capabilities, Driver, Outcome, QueueStatus, Selector, Want};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::monitor::claims::Claims;
+use crate::monitor::idle::{Candidate, Idle, Look, Plan, Rule};
+use crate::monitor::watch::{Alert, NodeStatus, Watch};
 use crate::queue::{GpuId, HqdStatus, Pid, QueueId, QueueState};
 
 /// What one tick of the monitor saw and did.
@@ -296,10 +296,10 @@ impl Engine {
         let mut claims = claims.lock();
         let free = self.idle.held().filter(|&(queue, gpu)| !claims.in_window(queue, gpu));
         let queues: Vec<QueueId> = free.map(|(queue, _)| queue).collect();
-        if !queues.is_empty() {
+        for queues in queues.chunks(MOST) {
             let selectors: Vec<Selector> = queues.iter().copied().map(Selector::queue).collect();
             if let Some(batch) = self.checked(self.driver.remap(&selectors)) {
-                self.book_mapped(&queues, &batch.outcomes);
+                self.book_mapped(queues, &batch.outcomes);
             }
         }
         self.idle = Idle::default();
@@ -321,3 +321,6 @@ impl Engine {
         self.pending.errors.push(error);
     }
 }
+
+#[cfg(test)]
+mod tests;
