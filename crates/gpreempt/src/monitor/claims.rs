@@ -60,7 +60,7 @@ impl State {
     }
 }
 
-/// An online window's claim; ends when dropped.
+/// What one holder claims for online windows; ends when dropped.
 #[derive(Debug)]
 #[must_use = "the claim ends when this is dropped"]
 pub struct Window {
@@ -68,8 +68,68 @@ pub struct Window {
     id: u64,
 }
 
+impl Window {
+    /// Claims more queues, before they are unmapped. Waits for a batch of the monitor that is under way.
+    pub fn extend(&self, selectors: &[Selector]) {
+        self.change(|claimed| claimed.extend(selectors));
+    }
+
+    /// Ends the claim on queues, named as they were claimed, after they were mapped again.
+    pub fn release(&self, selectors: &[Selector]) {
+        let names = |selector: &Selector| (selector.pid, selector.queue, selector.gpu);
+        self.change(|claimed| {
+            claimed.retain(|claim| !selectors.iter().any(|selector| names(selector) == names(claim)));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Selector>)) {
+        if let Some(claimed) = self.claims.lock().windows.get_mut(&self.id) {
+            change(claimed);
+        }
+    }
+}
+
 impl Drop for Window {
     fn drop(&mut self) {
         self.claims.lock().windows.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: GpuId = GpuId(7);
+
+    fn queue(id: u32) -> QueueId {
+        QueueId { pid: 1, id }
+    }
+
+    #[test]
+    fn a_window_covers_what_its_selectors_name_until_it_is_dropped() {
+        let claims = Claims::new();
+        let one = claims.window(&[Selector::queue(queue(3))]);
+        let on_gpu = claims.window(&[Selector { gpu: GPU, ..Selector::process(1) }]);
+        let covers = |id, gpu| claims.lock().in_window(queue(id), gpu);
+        assert!(covers(3, GpuId(8)) && covers(4, GPU) && !covers(4, GpuId(8)));
+        drop(on_gpu);
+        assert!(covers(3, GPU) && !covers(4, GPU));
+        drop(one);
+        assert!(!covers(3, GPU));
+    }
+
+    #[test]
+    fn a_queue_in_two_windows_stays_claimed_until_both_let_go() {
+        let claims = Claims::new();
+        let (first, second) = (claims.window(&[]), claims.window(&[]));
+        let selectors = [Selector::queue(queue(3)), Selector::queue(queue(4))];
+        first.extend(&selectors);
+        second.extend(&selectors);
+        // As it is mapped again: other flags, same queue.
+        first.release(&[Selector { if_idle: true, ..selectors[0] }]);
+        assert!(claims.lock().in_window(queue(3), GPU));
+        second.release(&selectors[..1]);
+        assert!(!claims.lock().in_window(queue(3), GPU));
+        assert!(claims.lock().in_window(queue(4), GPU));
     }
 }
