@@ -253,7 +253,7 @@ class SmartQueueScheduler:
         Raises:
             ClosedError: after :meth:`cleanup`.
         """
-        return self._scheduler.take_error()
+        return cast("Optional[GpreemptError]", self._scheduler.take_error())
 
     def print_statistics(self) -> None:
         """Prints counts, latencies and slots."""

@@ -4,10 +4,15 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use gpreempt::PolicyFlags;
 use nix::errno::Errno;
 use pyo3::exceptions::PyTypeError;
+use pyo3::inspect::PyStaticExpr;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt};
+use pyo3::sync::PyOnceLock;
+use pyo3::type_object::PyTypeInfo;
+use pyo3::types::{PyDelta, PyFloat, PyInt, PyType};
+use pyo3::{type_hint_identifier, type_hint_subscript, type_hint_union};
 
 use crate::value::QueueInfo;
 
@@ -52,6 +57,8 @@ pub(crate) struct Number(pub(crate) u32);
 impl<'py> FromPyObject<'_, 'py> for Number {
     type Error = PyErr;
 
+    const INPUT_TYPE: PyStaticExpr = type_hint_identifier!("builtins", "int");
+
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Number> {
         if let Ok(number) = object.extract::<u32>() {
             return Ok(Number(number));
@@ -69,6 +76,9 @@ pub(crate) struct Queue(pub(crate) u32);
 impl<'py> FromPyObject<'_, 'py> for Queue {
     type Error = PyErr;
 
+    const INPUT_TYPE: PyStaticExpr =
+        type_hint_union!(<PyInt as PyTypeInfo>::TYPE_HINT, <QueueInfo as PyTypeInfo>::TYPE_HINT);
+
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Queue> {
         match object.cast::<QueueInfo>() {
             Ok(info) => Ok(Queue(info.get().queue_id)),
@@ -83,6 +93,9 @@ pub(crate) struct Queues(pub(crate) Vec<u32>);
 impl<'py> FromPyObject<'_, 'py> for Queues {
     type Error = PyErr;
 
+    const INPUT_TYPE: PyStaticExpr =
+        type_hint_subscript!(type_hint_identifier!("collections.abc", "Iterable"), Queue::INPUT_TYPE);
+
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Queues> {
         object.try_iter()?.map(|queue| Ok(queue?.extract::<Queue>()?.0)).collect::<PyResult<_>>().map(Queues)
     }
@@ -95,21 +108,38 @@ pub(crate) struct Seconds(pub(crate) Duration);
 impl<'py> FromPyObject<'_, 'py> for Seconds {
     type Error = PyErr;
 
+    const INPUT_TYPE: PyStaticExpr =
+        type_hint_union!(<PyFloat as PyTypeInfo>::TYPE_HINT, <PyDelta as PyTypeInfo>::TYPE_HINT);
+
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Seconds> {
         let is_number = object.is_instance_of::<PyFloat>() || object.is_instance_of::<PyInt>();
-        let seconds: f64 = match is_number {
-            true => object.extract()?,
-            false => match object.getattr("total_seconds") {
-                Ok(total_seconds) => total_seconds.call0()?.extract()?,
-                Err(_) => {
-                    let found = object.get_type().name()?;
-                    return Err(PyTypeError::new_err(format!("expected seconds or a timedelta, not {found}")));
-                }
-            },
+        let seconds: f64 = match (is_number, object.cast::<PyDelta>()) {
+            (true, _) => object.extract()?,
+            (false, Ok(delta)) => delta.call_method0("total_seconds")?.extract()?,
+            (false, Err(_)) => {
+                let found = object.get_type().name()?;
+                return Err(PyTypeError::new_err(format!("expected seconds or a timedelta, not {found}")));
+            }
         };
         match Duration::try_from_secs_f64(seconds) {
             Ok(duration) => Ok(Seconds(duration)),
             Err(_) => Err(invalid(format!("{seconds} s is not a time that can be waited for"))),
         }
+    }
+}
+
+/// A policy in force: a `gpreempt.QueuePolicy`.
+pub(crate) struct Policy(pub(crate) PolicyFlags);
+
+impl<'py> IntoPyObject<'py> for Policy {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    const OUTPUT_TYPE: PyStaticExpr = type_hint_identifier!("gpreempt.flags", "QueuePolicy");
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        CLASS.import(py, "gpreempt.flags", "QueuePolicy")?.call1((self.0.bits(),))
     }
 }

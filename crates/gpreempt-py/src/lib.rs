@@ -30,11 +30,16 @@ mod _gpreempt {
 
     static LOG_LEVELS: OnceLock<ResetHandle> = OnceLock::new();
 
+    /// The version of the package.
+    #[allow(non_upper_case_globals, reason = "the name that Python packages use")]
+    #[pymodule_export]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    // Without the module as an argument, so that the generated stub is complete.
     #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    fn init(py: Python<'_>) -> PyResult<()> {
         // A program that embeds Python may have a logger already; then the records go there.
-        if let Ok(handle) = Logger::new(module.py(), Caching::LoggersAndLevels)?.install() {
+        if let Ok(handle) = Logger::new(py, Caching::LoggersAndLevels)?.install() {
             let _ = LOG_LEVELS.set(handle);
         }
         Ok(())

@@ -6,6 +6,7 @@ use gpreempt::sched::{OnlineGuard, Scheduler, Step, policy};
 use gpreempt::stats::Operation;
 use gpreempt::trace::{Record, Recorder};
 use gpreempt::{GpuId, Result};
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 
 use crate::convert::{Number, Queue, Seconds, closed, detached, raise};
@@ -128,10 +129,10 @@ impl PyScheduler {
     }
 
     /// First error since the last call, of any thread.
-    fn take_error(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn take_error(&self, py: Python<'_>) -> PyResult<Option<Py<PyBaseException>>> {
         let scheduler = self.get()?;
         let error = detached(py, || Ok(scheduler.take_error()))?;
-        Ok(error.map(|error| raise(&error).into_value(py).into_any()))
+        Ok(error.map(|error| raise(&error).into_value(py)))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -182,16 +183,16 @@ impl Online {
 
     /// What the driver could not do on entering; the request goes on.
     #[getter]
-    fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.entered.error.as_ref().map(|error| raise(error).into_value(py).into_any())
+    fn error(&self, py: Python<'_>) -> Option<Py<PyBaseException>> {
+        self.entered.error.as_ref().map(|error| raise(error).into_value(py))
     }
 
     /// Ends the request; leaving twice is fine. Returns what the driver could not do.
-    fn leave(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn leave(&self, py: Python<'_>) -> PyResult<Option<Py<PyBaseException>>> {
         check_process(self.pid)?;
         let guard = lock(&self.guard).take();
         let error = detached(py, || Ok(guard.and_then(|guard| guard.leave().error)))?;
-        Ok(error.map(|error| raise(&error).into_value(py).into_any()))
+        Ok(error.map(|error| raise(&error).into_value(py)))
     }
 }
 

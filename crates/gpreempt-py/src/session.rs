@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use gpreempt::{Backend, GpuId, PolicyFlags, SessionBuilder, UnmapFlags};
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::convert::{Number, Queue, Queues, Seconds, closed, detached, invalid};
+use crate::convert::{Number, Policy, Queue, Queues, Seconds, closed, detached, invalid};
 use crate::value::{Batch, HQDStatus, QueueInfo, Reservation};
 
 /// Something that runs on a session and ends with it.
@@ -18,7 +18,26 @@ pub(crate) trait Dependent: Send + Sync {
     fn end(&self);
 }
 
-/// One opened machine. All methods may be called from any thread.
+/// One opened machine. All methods may be called from any thread; a context manager closes it.
+///
+/// Wherever a queue is asked for, its number or its `QueueInfo` will do: below 1024 a number is the KFD id of a queue of
+/// this process, from 0x10000 on it is the handle that discovery or `register_queue` gave to another process's queue.
+///
+/// None in an argument means: as the environment says, and without that the default.
+///
+/// Args:
+///     backend: `auto` (the real machine, or the simulated one only where there is no /dev/kfd), `patched` or `sim`;
+///         `GPREEMPT_BACKEND`.
+///     clock: of the simulated machine: `real` or `virtual`; `GPREEMPT_SIM_CLOCK`.
+///     cost_model: its cost model, a name or a file; `GPREEMPT_SIM_COST_MODEL`.
+///     scenario: its scenario file; `GPREEMPT_SIM_SCENARIO`.
+///     empty: no process on it at all.
+///     topology: a recorded topology tree that it takes its GPUs from; `GPREEMPT_SIM_TOPOLOGY`.
+///     seed: of everything random on it; `GPREEMPT_SIM_SEED`.
+///
+/// Raises:
+///     BackendUnavailableError: there is no such machine, or it cannot be used; the text says what to do.
+///     InvalidArgumentError: an argument, a variable or a file is wrong; the text says where.
 #[pyclass(frozen, weakref, module = "gpreempt")]
 pub(crate) struct Session {
     pid: u32,
@@ -114,12 +133,16 @@ impl Session {
         Ok(Session { pid: std::process::id(), open: Mutex::new(Some(open)) })
     }
 
+    /// Ends the session: queues that it unmapped run again, and its monitors and schedulers stop.
+    ///
+    /// Closing twice does nothing. In a forked child nothing happens to what the parent holds.
     fn close(&self, py: Python<'_>) {
         if check_process(self.pid).is_ok() {
             py.detach(|| self.end());
         }
     }
 
+    /// Whether calls would raise `ClosedError`: after `close`, and in a forked child.
     #[getter]
     fn closed(&self) -> bool {
         self.get().is_err()
@@ -129,8 +152,13 @@ impl Session {
         slf
     }
 
-    #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: Option<&Bound<'_, PyType>>,
+        _error: Option<&Bound<'_, PyBaseException>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) {
         self.close(py);
     }
 
@@ -141,39 +169,84 @@ impl Session {
         }
     }
 
+    /// One line that says what machine this is.
     fn describe(&self, py: Python<'_>) -> PyResult<String> {
         let session = self.get()?;
         detached(py, || Ok(session.host().describe()))
     }
 
+    /// The cost model that every time of this machine is modelled with; None where times are measured.
     #[getter]
     fn cost_model(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let session = self.get()?;
         detached(py, || Ok(session.host().cost_model()))
     }
 
+    /// All queues that discovery finds, ordered by owner and KFD id.
+    ///
+    /// Raises:
+    ///     BackendUnavailableError: there is no amdkfd any more.
     fn queues(&self, py: Python<'_>) -> PyResult<Vec<QueueInfo>> {
         let session = self.get()?;
         Ok(detached(py, || session.queues())?.into_iter().map(QueueInfo::from).collect())
     }
 
+    /// The number of a queue of another process: a handle, the same one every time; an own queue's number is its KFD id.
+    ///
+    /// Args:
+    ///     pid: owner, in this process's pid namespace.
+    ///     queue_id: KFD queue id, 0 to 1023.
+    ///     gpu_id: GPU, where it matters; 0 = whichever it is on.
+    ///
+    /// Raises:
+    ///     InvalidArgumentError: the id is over 1023.
+    ///     ProcessGoneError, PermissionDenied, QueueNotFoundError: as the machine answers.
     #[pyo3(signature = (pid, queue_id, gpu_id=Number(0)))]
     fn register_queue(&self, py: Python<'_>, pid: Number, queue_id: Number, gpu_id: Number) -> PyResult<u32> {
         let session = self.get()?;
         detached(py, || session.register(pid.0, queue_id.0, GpuId(gpu_id.0)))
     }
 
+    /// Takes queues off the hardware, all or nothing, with at most one HWS round per GPU.
+    ///
+    /// Their MQDs stay in memory, their work is saved. A registered queue that vanished counts as unmapped. Unmapping
+    /// twice is fine; the queues run again at the latest when this process ends, or some seconds after it hangs.
+    ///
+    /// Args:
+    ///     queues: 1 to 1024 different queues.
+    ///     grace: seconds (or a timedelta) that waves may finish by themselves before their state is saved; 0 = the
+    ///         driver's default.
+    ///
+    /// Raises:
+    ///     InvalidArgumentError: no queue, too many, or one twice.
+    ///     QueueNotFoundError, PermissionDenied, BusyError: nothing was changed; the text names the queue.
+    ///     PreemptTimeoutError, ResettingError: the GPU is being reset.
     #[pyo3(signature = (queues, grace=Seconds(Duration::ZERO)))]
     fn unmap(&self, py: Python<'_>, queues: Queues, grace: Seconds) -> PyResult<Batch> {
         let session = self.get()?;
         detached(py, || session.unmap(&queues.0, grace.0)).map(Batch::from)
     }
 
+    /// Puts queues back on the hardware in one batch; mapping twice is fine.
+    ///
+    /// Args:
+    ///     queues: 1 to 1024 different queues.
+    ///
+    /// Raises:
+    ///     GpreemptError: as `unmap`.
     fn remap(&self, py: Python<'_>, queues: Queues) -> PyResult<Batch> {
         let session = self.get()?;
         detached(py, || session.remap(&queues.0)).map(Batch::from)
     }
 
+    /// As `unmap`, without grace.
+    ///
+    /// Args:
+    ///     queues: 1 to 1024 different queues.
+    ///     if_idle: leave queues that have work where they are, so that no wave has to be saved.
+    ///
+    /// Raises:
+    ///     GpreemptError: as `unmap`.
     #[pyo3(signature = (queues, *, if_idle=false))]
     fn selective_unmap(&self, py: Python<'_>, queues: Queues, if_idle: bool) -> PyResult<Batch> {
         let session = self.get()?;
@@ -182,25 +255,58 @@ impl Session {
         detached(py, || session.selective_unmap(&queues.0, flags)).map(Batch::from)
     }
 
+    /// Puts one queue back on the hardware.
+    ///
+    /// Args:
+    ///     queue: which.
+    ///     slot: -1; the firmware picks the slot.
+    ///
+    /// Raises:
+    ///     UnsupportedError: any other slot was asked for.
+    ///     GpreemptError: as `remap`.
     #[pyo3(signature = (queue, slot=-1))]
     fn fast_remap(&self, py: Python<'_>, queue: Queue, slot: i32) -> PyResult<Batch> {
         let session = self.get()?;
         detached(py, || session.fast_remap(queue.0, slot)).map(Batch::from)
     }
 
+    /// Brings a queue into a state (`QueueState`): mapped, unmapped, or in the offline class.
+    ///
+    /// Raises:
+    ///     InvalidArgumentError: there is no such state.
+    ///     GpreemptError: as `unmap`.
     fn set_queue_state(&self, py: Python<'_>, queue: Queue, state: Number) -> PyResult<()> {
         let session = self.get()?;
         detached(py, || session.set_state(queue.0, state.0))
     }
 
-    fn set_policy(&self, py: Python<'_>, queue: Queue, policy: Number) -> PyResult<Py<PyAny>> {
-        static POLICY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    /// Replaces the policy of a queue: flags (`QueuePolicy`) that are given are set, the others cleared.
+    ///
+    /// Returns:
+    ///     What is in force.
+    ///
+    /// Raises:
+    ///     InvalidArgumentError: unknown flags.
+    ///     BusyError: another program set one.
+    ///     QueueNotFoundError, ProcessGoneError, PermissionDenied: as the machine answers.
+    fn set_policy(&self, py: Python<'_>, queue: Queue, policy: Number) -> PyResult<Policy> {
         let session = self.get()?;
         let flags = PolicyFlags::from_bits_retain(policy.0);
-        let in_force = detached(py, || session.set_policy(queue.0, flags))?;
-        Ok(POLICY.import(py, "gpreempt.flags", "QueuePolicy")?.call1((in_force.bits(),))?.unbind())
+        detached(py, || session.set_policy(queue.0, flags)).map(Policy)
     }
 
+    /// Keeps a share of the slots for online queues and caps those that offline queues take; the rest take turns.
+    ///
+    /// Args:
+    ///     gpu_id: GPU; 0 = all.
+    ///     online_percent: 0 to 100.
+    ///     offline_percent: 0 to 100, together with the other no more than 100.
+    ///
+    /// Raises:
+    ///     InvalidArgumentError: not such percentages.
+    ///     QueueNotFoundError: no such GPU.
+    ///     PermissionDenied: this needs CAP_SYS_NICE.
+    ///     BusyError: another program reserves.
     fn set_reservation(
         &self,
         py: Python<'_>,
@@ -213,27 +319,41 @@ impl Session {
             .map(Reservation::from)
     }
 
+    /// Slots of a GPU; 0 = the sum over all.
+    ///
+    /// Raises:
+    ///     QueueNotFoundError: no such GPU.
     #[pyo3(signature = (gpu_id=Number(0)))]
     fn status(&self, py: Python<'_>, gpu_id: Number) -> PyResult<HQDStatus> {
         let session = self.get()?;
         detached(py, || session.status(GpuId(gpu_id.0))).map(HQDStatus::from)
     }
 
+    /// Whether a queue is in the runlist.
+    ///
+    /// Raises:
+    ///     QueueNotFoundError, ProcessGoneError: it is gone.
     fn is_active(&self, py: Python<'_>, queue: Queue) -> PyResult<bool> {
         let session = self.get()?;
         detached(py, || session.is_active(queue.0))
     }
 
+    /// Numbers of the offline queues that are mapped although they have no work.
     fn idle_offline_queues(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
         let session = self.get()?;
         detached(py, || session.idle_offline())
     }
 
+    /// Seconds since the machine booted, on its clock.
     fn now(&self, py: Python<'_>) -> PyResult<f64> {
         let session = self.get()?;
         detached(py, || Ok(session.host().now().as_secs_f64()))
     }
 
+    /// Lets time pass on the machine's clock: on the wall, or in no time where the clock is virtual. Ctrl-C ends it.
+    ///
+    /// Args:
+    ///     seconds: how long; or a timedelta.
     fn sleep(&self, py: Python<'_>, seconds: Seconds) -> PyResult<()> {
         let session = self.get()?;
         let deadline = session.host().now() + seconds.0;

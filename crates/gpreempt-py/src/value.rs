@@ -1,8 +1,14 @@
 //! Value classes: frozen, comparable, hashable and picklable. They are declared by their fields alone.
 
-use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyType;
+
+/// The type of one entry of `__match_args__`.
+macro_rules! field_name {
+    ($field:ident) => {
+        &'static str
+    };
+}
 
 /// A value class from its fields: constructor, `repr`, `__match_args__` and pickling.
 macro_rules! value_class {
@@ -20,8 +26,8 @@ macro_rules! value_class {
         #[pymethods]
         impl $name {
             #[classattr]
-            fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-                PyTuple::new(py, [$(stringify!($field)),*])
+            fn __match_args__() -> ($(field_name!($field),)*) {
+                ($(stringify!($field),)*)
             }
 
             #[new]
@@ -32,25 +38,25 @@ macro_rules! value_class {
             }
 
             fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-                self.fields(py)?.hash()
+                self.fields().into_pyobject(py)?.hash()
             }
 
             fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
                 let mut text = Vec::new();
-                for (name, value) in [$(stringify!($field)),*].into_iter().zip(self.fields(py)?) {
+                for (name, value) in [$(stringify!($field)),*].into_iter().zip(self.fields().into_pyobject(py)?) {
                     text.push(format!("{name}={}", value.repr()?));
                 }
                 Ok(format!(concat!(stringify!($name), "({})"), text.join(", ")))
             }
 
-            fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
-                Ok((py.get_type::<$name>(), self.fields(py)?))
+            fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, ($($type,)*)) {
+                (py.get_type::<$name>(), self.fields())
             }
         }
 
         impl $name {
-            fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-                PyTuple::new(py, [$(self.$field.clone().into_py_any(py)?),*])
+            fn fields(&self) -> ($($type,)*) {
+                ($(self.$field.clone(),)*)
             }
         }
     };
