@@ -31,7 +31,6 @@ from gpreempt.default import default_session
 from gpreempt.errors import (
     BackendUnavailableError,
     BusyError,
-    ClosedError,
     GpreemptError,
     InternalError,
     InvalidArgumentError,
@@ -41,9 +40,10 @@ from gpreempt.errors import (
     QueueNotFoundError,
     QueueResetError,
     ResettingError,
+    StaleError,
     UnsupportedError,
 )
-from gpreempt.flags import QueuePolicy, QueueState
+from gpreempt.flags import QueuePolicy, QueueState, UnmapFlag
 from gpreempt.monitor import HQDResourceMonitor
 from gpreempt.paths import include_path, library_path
 from gpreempt.scan import scan_queues_by_priority
@@ -53,7 +53,6 @@ __all__ = [
     "BackendUnavailableError",
     "Batch",
     "BusyError",
-    "ClosedError",
     "GpreemptError",
     "HQDResourceMonitor",
     "HQDStatus",
@@ -71,6 +70,8 @@ __all__ = [
     "ResettingError",
     "Session",
     "SmartQueueScheduler",
+    "StaleError",
+    "UnmapFlag",
     "UnsupportedError",
     "__version__",
     "default_session",

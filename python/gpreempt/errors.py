@@ -15,8 +15,8 @@ ETIME              :class:`PreemptTimeoutError`                           :class
 EIO                :class:`ResettingError`, the node is being reset
 EACCES             :class:`QueueResetError`, that queue was reset
 EOPNOTSUPP         :class:`UnsupportedError` by this tier or firmware
-ENODEV             :class:`BackendUnavailableError`
-EBADF              :class:`ClosedError`, closed or used in a forked child
+ENODEV             :class:`BackendUnavailableError`, or the session is closed
+EBADF              :class:`StaleError`, used in a forked child, or the lease died
 ENOTRECOVERABLE    :class:`InternalError`, a panic was caught
 =================  =====================================================  ==========================
 """
@@ -29,7 +29,6 @@ from typing import Any
 __all__ = [
     "BackendUnavailableError",
     "BusyError",
-    "ClosedError",
     "GpreemptError",
     "InternalError",
     "InvalidArgumentError",
@@ -39,6 +38,7 @@ __all__ = [
     "QueueNotFoundError",
     "QueueResetError",
     "ResettingError",
+    "StaleError",
     "UnsupportedError",
 ]
 
@@ -89,11 +89,11 @@ class UnsupportedError(GpreemptError):
 
 
 class BackendUnavailableError(GpreemptError):
-    """ENODEV: no machine, or none that this process can use."""
+    """ENODEV: no machine, none that this process can use, or the session is closed."""
 
 
-class ClosedError(GpreemptError):
-    """EBADF: the session was closed, or belongs to the parent of this forked process."""
+class StaleError(GpreemptError):
+    """EBADF: it belongs to the parent of this forked process, or its lease is dead."""
 
 
 class InternalError(GpreemptError):
@@ -111,6 +111,6 @@ _BY_ERRNO: dict[int, type[GpreemptError]] = {
     _errno.EACCES: QueueResetError,
     _errno.EOPNOTSUPP: UnsupportedError,
     _errno.ENODEV: BackendUnavailableError,
-    _errno.EBADF: ClosedError,
+    _errno.EBADF: StaleError,
     _errno.ENOTRECOVERABLE: InternalError,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-__all__ = ["QueuePolicy", "QueueState"]
+__all__ = ["QueuePolicy", "QueueState", "UnmapFlag"]
 
 
 class QueuePolicy(IntFlag):
@@ -27,3 +27,14 @@ class QueueState(IntEnum):
     """Off the hardware: unmapped, its MQD kept."""
     PREEMPTIBLE = 2
     """On the hardware, and in the offline class."""
+
+
+class UnmapFlag(IntFlag):
+    """How :meth:`gpreempt.Session.selective_unmap` takes queues off the hardware (``GPREEMPT_UNMAP_*`` in C)."""
+
+    KEEP_MQD = 1
+    """Keep the MQD in memory; always so."""
+    KEEP_STATE = 2
+    """Keep the state of the queue; always so."""
+    NO_CWSR = 4
+    """Save no waves: leave queues that have work where they are."""

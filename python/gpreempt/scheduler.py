@@ -242,7 +242,7 @@ class SmartQueueScheduler:
         """Distributions per operation (``unmap``, ``remap``, ``swap``, ``online``) and phase.
 
         Raises:
-            ClosedError: after :meth:`cleanup`.
+            BackendUnavailableError: after :meth:`cleanup`.
         """
         report = cast("dict[str, Any]", json.loads(self._scheduler.report()))
         return {"label": _label(self._session.cost_model), "operations": report["operations"]}
@@ -251,7 +251,7 @@ class SmartQueueScheduler:
         """The first thing that the driver could not do since the last call of this, on any thread.
 
         Raises:
-            ClosedError: after :meth:`cleanup`.
+            BackendUnavailableError: after :meth:`cleanup`.
         """
         return cast("Optional[GpreemptError]", self._scheduler.take_error())
 

@@ -42,7 +42,12 @@ pub(crate) fn invalid(text: impl Into<String>) -> PyErr {
 }
 
 /// The exception of something that was closed.
-pub(crate) fn closed(text: &'static str) -> PyErr {
+pub(crate) fn unavailable(text: &'static str) -> PyErr {
+    GpreemptError::new_err((Errno::ENODEV as i32, text))
+}
+
+/// The exception of something that a forked process inherited.
+pub(crate) fn stale(text: &'static str) -> PyErr {
     GpreemptError::new_err((Errno::EBADF as i32, text))
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use gpreempt::monitor::{AlertKind, HqdMonitor, MonitorReport};
 use pyo3::prelude::*;
 
-use crate::convert::{Seconds, closed, detached};
+use crate::convert::{Seconds, detached, unavailable};
 use crate::session::{Dependent, Session, check_process};
 use crate::value::HQDStatus;
 
@@ -38,7 +38,7 @@ pub(crate) struct PyMonitor {
 impl PyMonitor {
     fn get(&self) -> PyResult<Arc<HqdMonitor>> {
         check_process(self.pid)?;
-        self.running.lock().clone().ok_or_else(|| closed("the monitor has stopped"))
+        self.running.lock().clone().ok_or_else(|| unavailable("the monitor has stopped"))
     }
 }
 

@@ -9,7 +9,7 @@ use gpreempt::{GpuId, Result};
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 
-use crate::convert::{Number, Queue, Seconds, closed, detached, raise};
+use crate::convert::{Number, Queue, Seconds, detached, raise, unavailable};
 use crate::session::{Dependent, Session, check_process};
 
 /// What every call of the driver took, milliseconds.
@@ -60,7 +60,7 @@ pub(crate) struct PyScheduler {
 impl PyScheduler {
     fn get(&self) -> PyResult<Arc<Scheduler>> {
         check_process(self.pid)?;
-        lock(&self.running.scheduler).clone().ok_or_else(|| closed("the scheduler is closed"))
+        lock(&self.running.scheduler).clone().ok_or_else(|| unavailable("the scheduler is closed"))
     }
 
     fn on_queue<T: Send>(

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use crate::convert::{Number, Policy, Queue, Queues, Seconds, closed, detached, invalid};
+use crate::convert::{Number, Policy, Queue, Queues, Seconds, detached, invalid, stale, unavailable};
 use crate::value::{Batch, HQDStatus, QueueInfo, Reservation};
 
 /// Something that runs on a session and ends with it.
@@ -56,7 +56,7 @@ impl Session {
         check_process(self.pid)?;
         match &*self.open.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(open) => Ok(Arc::clone(&open.session)),
-            None => Err(closed("the session is closed")),
+            None => Err(unavailable("the session is closed")),
         }
     }
 
@@ -69,7 +69,7 @@ impl Session {
                 open.dependents.push(dependent);
                 Ok(())
             }
-            None => Err(closed("the session is closed")),
+            None => Err(unavailable("the session is closed")),
         }
     }
 
@@ -85,7 +85,7 @@ impl Session {
 pub(crate) fn check_process(pid: u32) -> PyResult<()> {
     match pid == std::process::id() {
         true => Ok(()),
-        false => Err(closed("this belongs to the parent of this forked process; open a session of its own")),
+        false => Err(stale("this belongs to the parent of this forked process; open a session of its own")),
     }
 }
 
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Whether calls would raise `ClosedError`: after `close`, and in a forked child.
+    /// Whether it is of no use any more: after `close`, and in a forked child.
     #[getter]
     fn closed(&self) -> bool {
         self.get().is_err()
@@ -243,15 +243,15 @@ impl Session {
     ///
     /// Args:
     ///     queues: 1 to 1024 different queues.
-    ///     if_idle: leave queues that have work where they are, so that no wave has to be saved.
+    ///     flags: `UnmapFlag`; NO_CWSR leaves queues that have work where they are, the others are always so.
     ///
     /// Raises:
+    ///     InvalidArgumentError: unknown flags.
     ///     GpreemptError: as `unmap`.
-    #[pyo3(signature = (queues, *, if_idle=false))]
-    fn selective_unmap(&self, py: Python<'_>, queues: Queues, if_idle: bool) -> PyResult<Batch> {
+    #[pyo3(signature = (queues, flags=Number(0)))]
+    fn selective_unmap(&self, py: Python<'_>, queues: Queues, flags: Number) -> PyResult<Batch> {
         let session = self.get()?;
-        let mut flags = UnmapFlags::KEEP_MQD | UnmapFlags::KEEP_STATE;
-        flags.set(UnmapFlags::NO_CWSR, if_idle);
+        let flags = UnmapFlags::from_bits_retain(flags.0);
         detached(py, || session.selective_unmap(&queues.0, flags)).map(Batch::from)
     }
 

@@ -81,6 +81,12 @@ value_class! {
         preempted: u32 = 0,
         /// Queues that the reservation leaves out for now.
         throttled: u32 = 0,
+        /// Queues created.
+        queues_total: u32 = 0,
+        /// XCCs of one node; a queue takes a hardware slot on each.
+        num_xcc: u32 = 0,
+        /// Nodes in this status.
+        nodes: u32 = 0,
     }
 }
 
@@ -149,6 +155,9 @@ impl From<gpreempt::HqdStatus> for HQDStatus {
             offline_max: status.offline_max,
             preempted: status.preempted,
             throttled: status.throttled,
+            queues_total: status.queues_total,
+            num_xcc: status.num_xcc,
+            nodes: status.nodes,
         }
     }
 }
