@@ -5,7 +5,7 @@ from gpreempt.flags import QueuePolicy
 from os import PathLike
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 
-__all__ = ["__version__", "Batch", "HQDStatus", "Monitor", "Online", "QueueInfo", "Reservation", "Scheduler", "Session", "refresh_logging", "run_command"]
+__all__ = ["__version__", "Batch", "HQDStatus", "Monitor", "Online", "QueueInfo", "QueueStatus", "Reservation", "Scheduler", "Session", "_abandon_after_fork", "refresh_logging", "run_command"]
 
 __version__: Final[str]
 """
@@ -55,12 +55,12 @@ class HQDStatus:
     """
     Hardware queue slots of one GPU node, or summed over all. Counts are queues: a multi-XCC queue takes one slot.
     """
-    __match_args__: Final[tuple[str, str, str, str, str, str, str, str]]
+    __match_args__: Final[tuple[str, str, str, str, str, str, str, str, str, str, str]]
     def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
     def __ne__(self, value: object, /) -> bool: ...
-    def __new__(cls, /, total: SupportsIndex, active: SupportsIndex, free: SupportsIndex, online_reserved: SupportsIndex, offline_used: SupportsIndex, offline_max: SupportsIndex = ..., preempted: SupportsIndex = ..., throttled: SupportsIndex = ...) -> HQDStatus: ...
-    def __reduce__(self, /) -> tuple[type, tuple[int, int, int, int, int, int, int, int]]: ...
+    def __new__(cls, /, total: SupportsIndex, active: SupportsIndex, free: SupportsIndex, online_reserved: SupportsIndex, offline_used: SupportsIndex, offline_max: SupportsIndex = ..., preempted: SupportsIndex = ..., throttled: SupportsIndex = ..., queues_total: SupportsIndex = ..., num_xcc: SupportsIndex = ..., nodes: SupportsIndex = ...) -> HQDStatus: ...
+    def __reduce__(self, /) -> tuple[type, tuple[int, int, int, int, int, int, int, int, int, int, int]]: ...
     def __repr__(self, /) -> str: ...
     @property
     def active(self, /) -> int:
@@ -71,6 +71,16 @@ class HQDStatus:
     def free(self, /) -> int:
         """
         `total - min(active, total)`, summed per node.
+        """
+    @property
+    def nodes(self, /) -> int:
+        """
+        Nodes in this status.
+        """
+    @property
+    def num_xcc(self, /) -> int:
+        """
+        XCCs of one node; a queue takes a hardware slot on each.
         """
     @property
     def offline_max(self, /) -> int:
@@ -91,6 +101,11 @@ class HQDStatus:
     def preempted(self, /) -> int:
         """
         Queues held unmapped, by any program.
+        """
+    @property
+    def queues_total(self, /) -> int:
+        """
+        Queues created.
         """
     @property
     def throttled(self, /) -> int:
@@ -214,6 +229,59 @@ class QueueInfo:
         """
 
 @final
+class QueueStatus:
+    """
+    State of one queue, as the driver reports it.
+    """
+    __match_args__: Final[tuple[str, str, str, str, str, str, str, str]]
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self, /) -> int: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    def __new__(cls, /, gpu_id: SupportsIndex, priority: SupportsIndex, policy: SupportsIndex, state: SupportsIndex, read_ptr: SupportsIndex | None = ..., write_ptr: SupportsIndex | None = ..., waves: SupportsIndex | None = ..., held_s: SupportsFloat | SupportsIndex = ...) -> QueueStatus: ...
+    def __reduce__(self, /) -> tuple[type, tuple[int, int, int, int, int | None, int | None, int | None, float]]: ...
+    def __repr__(self, /) -> str: ...
+    @property
+    def gpu_id(self, /) -> int:
+        """
+        GPU, by its topology `gpu_id`.
+        """
+    @property
+    def held_s(self, /) -> float:
+        """
+        How long it has been held unmapped, seconds of the machine's clock.
+        """
+    @property
+    def policy(self, /) -> int:
+        """
+        Policy in force, `QueuePolicy` bits.
+        """
+    @property
+    def priority(self, /) -> int:
+        """
+        KFD priority, 0 to 15.
+        """
+    @property
+    def read_ptr(self, /) -> int | None:
+        """
+        Packets that the GPU has taken from the ring; None where the machine does not tell it.
+        """
+    @property
+    def state(self, /) -> int:
+        """
+        State, the bits of `KFD_GPREEMPT_STATE_*` in the kernel's header; 1 = in the runlist, 8 = held unmapped.
+        """
+    @property
+    def waves(self, /) -> int | None:
+        """
+        Live waves; None where not asked for or not told.
+        """
+    @property
+    def write_ptr(self, /) -> int | None:
+        """
+        Packets that the owner has put into the ring; None where the machine does not tell it.
+        """
+
+@final
 class Reservation:
     """
     What a reservation came to. Percentages round down to slots.
@@ -311,7 +379,7 @@ class Session:
     @property
     def closed(self, /) -> bool:
         """
-        Whether calls would raise `ClosedError`: after `close`, and in a forked child.
+        Whether it is of no use any more: after `close`, and in a forked child.
         """
     @property
     def cost_model(self, /) -> str | None:
@@ -349,6 +417,18 @@ class Session:
         """
         Seconds since the machine booted, on its clock.
         """
+    def queue_status(self, /, queue: int | QueueInfo, *, waves: bool = False) -> QueueStatus:
+        """
+        What the driver reports of a queue: state, policy, and how far its work has come.
+
+        Args:
+            queue: which.
+            waves: count its live waves, too (slow).
+
+        Raises:
+            QueueNotFoundError, ProcessGoneError: it is gone.
+            UnsupportedError: this tier cannot tell.
+        """
     def queues(self, /) -> list[QueueInfo]:
         """
         All queues that discovery finds, ordered by owner and KFD id.
@@ -379,15 +459,16 @@ class Session:
         Raises:
             GpreemptError: as `unmap`.
         """
-    def selective_unmap(self, /, queues: Iterable[int | QueueInfo], *, if_idle: bool = False) -> Batch:
+    def selective_unmap(self, /, queues: Iterable[int | QueueInfo], flags: int = ...) -> Batch:
         """
         As `unmap`, without grace.
 
         Args:
             queues: 1 to 1024 different queues.
-            if_idle: leave queues that have work where they are, so that no wave has to be saved.
+            flags: `UnmapFlag`; NO_CWSR leaves queues that have work where they are, the others are always so.
 
         Raises:
+            InvalidArgumentError: unknown flags.
             GpreemptError: as `unmap`.
         """
     def set_policy(self, /, queue: int | QueueInfo, policy: int) -> QueuePolicy:
@@ -456,6 +537,11 @@ class Session:
             QueueNotFoundError, PermissionDenied, BusyError: nothing was changed; the text names the queue.
             PreemptTimeoutError, ResettingError: the GPU is being reset.
         """
+
+def _abandon_after_fork() -> None:
+    """
+    Closes in a forked child what it inherited: held open there, it would outlive the parent and keep queues unmapped.
+    """
 
 def refresh_logging() -> None:
     """

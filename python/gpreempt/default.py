@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Optional
 
-from gpreempt._gpreempt import Session
+from gpreempt._gpreempt import Session, _abandon_after_fork
 
 __all__ = ["default_session"]
 
@@ -33,6 +33,7 @@ def default_session() -> Session:
 
 def _after_fork_in_child() -> None:
     global _lock, _session
+    _abandon_after_fork()
     # A thread of the parent may have held the lock.
     _lock = threading.Lock()
     _session = None

@@ -24,9 +24,9 @@ mod _gpreempt {
     #[pymodule_export]
     use crate::scheduler::{Online, PyScheduler};
     #[pymodule_export]
-    use crate::session::Session;
+    use crate::session::{_abandon_after_fork, Session};
     #[pymodule_export]
-    use crate::value::{Batch, HQDStatus, QueueInfo, Reservation};
+    use crate::value::{Batch, HQDStatus, QueueInfo, QueueStatus, Reservation};
 
     static LOG_LEVELS: OnceLock<ResetHandle> = OnceLock::new();
 

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use gpreempt::driver::Want;
 use gpreempt::{Backend, GpuId, PolicyFlags, SessionBuilder, UnmapFlags};
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::convert::{Number, Policy, Queue, Queues, Seconds, detached, invalid, stale, unavailable};
-use crate::value::{Batch, HQDStatus, QueueInfo, Reservation};
+use crate::value::{Batch, HQDStatus, QueueInfo, QueueStatus, Reservation};
 
 /// Something that runs on a session and ends with it.
 pub(crate) trait Dependent: Send + Sync {
@@ -81,6 +82,25 @@ impl Session {
     }
 }
 
+/// The sessions of this process. Locked with the GIL held and for moments only, so that no thread holds it when Python forks.
+static LIVE: Mutex<Vec<Weak<gpreempt::Session>>> = Mutex::new(Vec::new());
+
+fn remember(session: &Arc<gpreempt::Session>) {
+    let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    live.retain(|known| known.strong_count() > 0);
+    live.push(Arc::downgrade(session));
+}
+
+/// Closes in a forked child what it inherited: held open there, it would outlive the parent and keep queues unmapped.
+#[pyfunction]
+pub(crate) fn _abandon_after_fork() {
+    let inherited = std::mem::take(&mut *LIVE.lock().unwrap_or_else(PoisonError::into_inner));
+    for session in inherited.iter().filter_map(Weak::upgrade) {
+        session.abandon_after_fork();
+        std::mem::forget(session);
+    }
+}
+
 /// What belongs to the parent of a forked process is not touched: its locks, threads and lease stayed behind.
 pub(crate) fn check_process(pid: u32) -> PyResult<()> {
     match pid == std::process::id() {
@@ -129,7 +149,9 @@ impl Session {
         builder.sim_topology = topology.or(builder.sim_topology);
         builder.sim_seed = seed.unwrap_or(builder.sim_seed);
         let session = detached(py, || builder.open())?;
-        let open = Open { session: Arc::new(session), dependents: Vec::new() };
+        let session = Arc::new(session);
+        remember(&session);
+        let open = Open { session, dependents: Vec::new() };
         Ok(Session { pid: std::process::id(), open: Mutex::new(Some(open)) })
     }
 
@@ -336,6 +358,21 @@ impl Session {
     fn is_active(&self, py: Python<'_>, queue: Queue) -> PyResult<bool> {
         let session = self.get()?;
         detached(py, || session.is_active(queue.0))
+    }
+
+    /// What the driver reports of a queue: state, policy, and how far its work has come.
+    ///
+    /// Args:
+    ///     queue: which.
+    ///     waves: count its live waves, too (slow).
+    ///
+    /// Raises:
+    ///     QueueNotFoundError, ProcessGoneError: it is gone.
+    ///     UnsupportedError: this tier cannot tell.
+    #[pyo3(signature = (queue, *, waves=false))]
+    fn queue_status(&self, py: Python<'_>, queue: Queue, waves: bool) -> PyResult<QueueStatus> {
+        let session = self.get()?;
+        detached(py, || session.queue_status(queue.0, Want { pointers: true, waves })).map(QueueStatus::from)
     }
 
     /// Numbers of the offline queues that are mapped although they have no work.

@@ -117,6 +117,28 @@ value_class! {
 }
 
 value_class! {
+    /// State of one queue, as the driver reports it.
+    QueueStatus {
+        /// GPU, by its topology `gpu_id`.
+        gpu_id: u32,
+        /// KFD priority, 0 to 15.
+        priority: u32,
+        /// Policy in force, `QueuePolicy` bits.
+        policy: u32,
+        /// State, the bits of `KFD_GPREEMPT_STATE_*` in the kernel's header; 1 = in the runlist, 8 = held unmapped.
+        state: u32,
+        /// Packets that the GPU has taken from the ring; None where the machine does not tell it.
+        read_ptr: Option<u64> = None,
+        /// Packets that the owner has put into the ring; None where the machine does not tell it.
+        write_ptr: Option<u64> = None,
+        /// Live waves; None where not asked for or not told.
+        waves: Option<u32> = None,
+        /// How long it has been held unmapped, seconds of the machine's clock.
+        held_s: f64 = 0.0,
+    }
+}
+
+value_class! {
     /// What one batch did, and what it cost as the driver reports it.
     Batch {
         /// Queues now in the wanted state.
@@ -202,6 +224,21 @@ impl From<gpreempt::Reservation> for Reservation {
             online_reserved: reservation.online_reserved,
             offline_max: reservation.offline_max,
             nodes: reservation.nodes,
+        }
+    }
+}
+
+impl From<gpreempt::driver::QueueStatus> for QueueStatus {
+    fn from(status: gpreempt::driver::QueueStatus) -> QueueStatus {
+        QueueStatus {
+            gpu_id: status.gpu.0,
+            priority: status.priority,
+            policy: status.policy.bits(),
+            state: status.state.bits(),
+            read_ptr: status.pointers.map(|(read, _)| read),
+            write_ptr: status.pointers.map(|(_, write)| write),
+            waves: status.waves,
+            held_s: status.held.as_secs_f64(),
         }
     }
 }

@@ -269,6 +269,16 @@ impl Session {
         Ok(self.one_status(&known.selector(), Want::default())?.state.contains(QueueState::ACTIVE))
     }
 
+    /// What the driver reports of one queue.
+    ///
+    /// # Errors
+    /// ENOENT, ESRCH; EOPNOTSUPP where the driver cannot tell.
+    pub fn queue_status(&self, handle: u32, want: Want) -> Result<QueueStatus> {
+        self.check_process("reading queue status")?;
+        let known = self.handles.get(handle)?;
+        self.one_status(&known.selector(), want)
+    }
+
     /// PREEMPTIBLE queues of registered or discovered processes that are mapped and idle.
     ///
     /// # Errors
