@@ -12,7 +12,7 @@ import pytest
 
 import gpreempt
 from gpreempt import HQDResourceMonitor, HQDStatus, InvalidArgumentError, QueuePolicy, Session
-from machines import TRAINER, Guest, Machine, queues_of
+from machines import TRAINER, Guest, Machine, packets_done, queues_of
 
 
 def test_the_first_status_is_there_once_started(session: Session) -> None:
@@ -111,6 +111,27 @@ def test_idle_lazy_queues_leave_the_hardware_and_busy_ones_stay(machine: Machine
             assert not any(session.is_active(queue) for queue in queues_of(session, idle))
             assert all(session.is_active(queue) for queue in queues_of(session, busy))
         assert all(session.is_active(queue) for queue in queues_of(session, idle)), "a stop gives them back"
+
+
+def test_what_a_caller_unmapped_is_not_mapped_on_new_work(machine: Machine) -> None:
+    machine.guests = (Guest(2001, queues=1, packet_ms=None),)
+    scenario = machine.file()
+    work = "work = { periodic = { period_ms = 5000, packets = 1, packet_us = 1000, occupancy = 0.1 } }"
+    scenario.write_text(scenario.read_text().replace("work = 'manual'", work))
+    with Session("sim", clock="virtual", scenario=scenario) as session:
+        (queue,) = session.queues()
+        session.set_policy(queue, QueuePolicy(0x7))
+        with HQDResourceMonitor(session, 0.1):
+            session.sleep(2.0)
+            assert not session.is_active(queue), "it was idle"
+            session.unmap([queue])
+            session.sleep(5.0)
+            assert not session.is_active(queue), "it has work, but its caller wants it away"
+            session.remap([queue])
+            session.sleep(0.05)
+            done = packets_done(session, [queue])
+            session.sleep(20.0)
+            assert packets_done(session, [queue]) >= done + 3, "now the monitor maps it whenever work comes"
 
 
 @pytest.mark.parametrize("wrong", [{"interval": 0.0}, {"low_water": -0.1}, {"low_water": 1.5}, {"interval": -1.0}])

@@ -61,7 +61,8 @@ impl PyMonitor {
                 .interval(interval.0)
                 .water_marks(low_water, high_water)
                 .clean_idle(clean_idle)
-                .serve_lazy(clean_idle);
+                .serve_lazy(clean_idle)
+                .claims(opened.claims().clone());
             if let Some(on_low) = on_low {
                 builder = builder.on_report(move |report| call(&on_low, report));
             }

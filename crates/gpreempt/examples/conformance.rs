@@ -74,7 +74,10 @@ fn call(session: &Session, command: &str, numbers: &[u32], signed: &[i64]) -> Re
             let s = session.status(GpuId(*gpu))?;
             let slots = format!("{} {} {} {}", s.total, s.active, s.free, s.online_reserved);
             let offline = format!("{} {}", s.offline_used, s.offline_max);
-            Ok(format!("0 {slots} {offline} {} {} {} {} {}", s.num_xcc, s.preempted, s.throttled, s.queues_total, s.nodes))
+            Ok(format!(
+                "0 {slots} {offline} {} {} {} {} {}",
+                s.num_xcc, s.preempted, s.throttled, s.queues_total, s.nodes
+            ))
         }
         ("policy", [queue, flags]) => session.set_policy(*queue, PolicyFlags::from_bits_retain(*flags)).and(done),
         ("state", [queue, state]) => session.set_state(*queue, *state).and(done),

@@ -77,8 +77,14 @@ impl Window {
     /// Ends the claim on queues, named as they were claimed, after they were mapped again.
     pub fn release(&self, selectors: &[Selector]) {
         let names = |selector: &Selector| (selector.pid, selector.queue, selector.gpu);
+        let mut next = 0;
         self.change(|claimed| {
-            claimed.retain(|claim| !selectors.iter().any(|selector| names(selector) == names(claim)));
+            claimed.retain(|claim| {
+                // Most often they are released in the order in which they were claimed.
+                let in_order = selectors.get(next).is_some_and(|selector| names(selector) == names(claim));
+                next += usize::from(in_order);
+                !in_order && !selectors.iter().any(|selector| names(selector) == names(claim))
+            });
         });
     }
 

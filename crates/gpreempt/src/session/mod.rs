@@ -20,6 +20,7 @@ use crate::discover;
 use crate::driver::{Batch, Capabilities, Driver, QueueStatus, Selector, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::monitor::{Claims, Window};
 use crate::queue::{
     GpuId, HqdStatus, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, QueueState, Reservation, UnmapFlags,
 };
@@ -43,6 +44,10 @@ pub struct Session {
     handles: Handles,
     /// A batch and the restore that its failure asks for are one step for other threads.
     batch: Mutex<()>,
+    /// Shared with monitors and schedulers.
+    claims: Arc<Claims>,
+    /// Queues unmapped through this session and not mapped since: no monitor maps them.
+    explicit: Window,
     /// The process that opened it.
     process: u32,
 }
@@ -71,7 +76,9 @@ impl Session {
     /// A session on a host and driver of the caller's making (tests, the demo).
     pub fn with(host: Arc<dyn Host>, driver: Arc<dyn Driver>) -> Session {
         let handles = Handles::new(host.identity().pid);
-        Session { host, driver, handles, batch: Mutex::new(()), process: std::process::id() }
+        let claims = Claims::new();
+        let explicit = claims.window(&[]);
+        Session { host, driver, handles, batch: Mutex::new(()), claims, explicit, process: std::process::id() }
     }
 
     /// The seam.
@@ -82,6 +89,11 @@ impl Session {
     /// The verbs.
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
+    }
+
+    /// What monitors and schedulers on this session share, so that they undo neither each other's work nor the caller's.
+    pub fn claims(&self) -> &Arc<Claims> {
+        &self.claims
     }
 
     /// Gives a queue of another process a handle (0x10000 or more); the same queue always gets the same handle. The
@@ -336,10 +348,22 @@ impl Session {
 
     fn run(&self, towards: Towards, handles: &[u32]) -> Result<Batch> {
         self.check_process(towards.verb())?;
+        let _batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.check_batch(towards, handles)?;
+        let free = |known: &[Known]| -> Vec<Selector> {
+            known.iter().filter(|known| !known.held).map(|known| Selector::queue(known.queue)).collect()
+        };
+        if let Towards::Unmapped { .. } = towards {
+            self.explicit.extend(&free(&known));
+        }
+        let outcome = self.execute(towards, handles, &known);
+        self.explicit.release(&free(&self.handles.get_all(handles)?));
+        outcome
+    }
+
+    fn execute(&self, towards: Towards, handles: &[u32], known: &[Known]) -> Result<Batch> {
         let if_idle = matches!(towards, Towards::Unmapped { if_idle: true, .. });
         let selectors: Vec<Selector> = known.iter().map(|known| Selector { if_idle, ..known.selector() }).collect();
-        let _batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = match towards {
             Towards::Unmapped { grace, .. } => self.driver.unmap(&selectors, grace),
             Towards::Mapped => self.driver.remap(&selectors),
@@ -347,7 +371,7 @@ impl Session {
         let mut batch = answer?;
         let items: Vec<Item> = handles
             .iter()
-            .zip(&known)
+            .zip(known)
             .zip(&batch.outcomes)
             .map(|((&handle, known), outcome)| Item {
                 errno: outcome.errno,
