@@ -5,11 +5,27 @@
 //! rounds, slots, time slices, CWSR. It is a machine, not a driver: it never sees the name of a caller, and every
 //! time it reports follows from packets, rounds and waves under a named [`config::CostModel`].
 
+mod boot;
+mod call;
+mod clock;
 pub mod config;
+mod fault;
+mod file;
+mod guest;
+mod hw;
+mod kfd;
+mod lease;
 pub mod machine;
 pub mod mqd;
+mod node;
 pub mod pm4;
+mod process;
+mod queue;
+mod snapshot;
+mod sysfs;
 pub mod text;
+mod timeline;
 pub mod topology;
+mod world;
 
 pub use machine::{FileId, Machine, Readiness, Task, Ticket, UserMemory, Work};

@@ -1,8 +1,16 @@
 //! The machine as its users see it: system calls, guests' work, and time.
 
+use std::fmt;
+use std::sync::{Mutex, MutexGuard};
+
 use nix::errno::Errno;
 
+use crate::call::{self, Call};
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ProcessSpec, QueueSpec};
+use crate::file::File;
+use crate::kfd;
+use crate::world::World;
 
 /// Who makes a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,47 +65,90 @@ pub struct Ticket(pub u64);
 /// Time is in nanoseconds since boot. On a real clock `now` follows the wall and calls sleep for what they are
 /// modelled to take. On a virtual clock a call moves the machine's time by what it takes, and [`Machine::advance_to`]
 /// moves it on.
-#[derive(Debug)]
-pub struct Machine {}
+pub struct Machine {
+    clock: Clock,
+    world: Mutex<World>,
+}
 
 impl Machine {
     /// Boots a machine and starts the scenario's processes.
     ///
     /// # Errors
     /// Where the configuration contradicts itself or a topology tree cannot be read.
-    pub fn boot(_config: Config) -> Result<Machine, ConfigError> {
-        todo!()
+    pub fn boot(config: Config) -> Result<Machine, ConfigError> {
+        let kind = config.clock;
+        let world = World::boot(config)?;
+        Ok(Machine { clock: Clock::new(kind), world: Mutex::new(world) })
+    }
+
+    fn enter(&self) -> MutexGuard<'_, World> {
+        call::enter(&self.clock, &self.world)
     }
 
     /// One line that says what this machine is made of, for reports: model, nodes, cost model, clock, and what did not
     /// come from a loaded topology tree.
     pub fn describe(&self) -> String {
-        todo!()
+        self.enter().describe()
     }
 
     /// Nanoseconds since boot.
     pub fn now(&self) -> u64 {
-        todo!()
+        self.enter().now
     }
 
     /// Lets a virtual clock run to `time` (no earlier than now). On a real clock: sleeps until then.
-    pub fn advance_to(&self, _time: u64) {
-        todo!()
+    pub fn advance_to(&self, time: u64) {
+        self.clock.sleep_until(time);
+        let mut world = self.enter();
+        if self.clock.wall().is_none() {
+            world.run_to(time);
+        }
     }
 
-    /// Like [`Machine::advance_to`], but stops at the first completion of a [`Work`] on the way and returns it.
-    pub fn run_until(&self, _time: u64) -> Option<(Ticket, u64)> {
-        todo!()
+    /// Like [`Machine::advance_to`], but stops at the first completion of a [`Work`] on the way and returns it with its
+    /// time. Every completion is returned once, those that happened during other calls too.
+    pub fn run_until(&self, time: u64) -> Option<(Ticket, u64)> {
+        loop {
+            let mut world = self.enter();
+            if let Some(completion) = world.completions.pop_front() {
+                return Some(completion);
+            }
+            if self.clock.wall().is_none() {
+                if world.timeline.next().is_some_and(|next| next <= time) {
+                    world.step();
+                    continue;
+                }
+                world.run_to(time);
+                return None;
+            }
+            if world.now >= time {
+                return None;
+            }
+            // Others may submit in the meantime, so look again after at most a millisecond.
+            let next = world.timeline.next().unwrap_or(time).min(time).min(world.now + 1_000_000);
+            drop(world);
+            self.clock.sleep_until(next);
+        }
     }
 
     // --- system calls -------------------------------------------------------------------------------------------
 
-    /// `open(path, O_RDWR | O_CLOEXEC)`; only `/dev/kfd` is a device.
+    /// `open(path, O_RDWR | O_CLOEXEC)`; only `/dev/kfd` and `/dev/null` are devices.
     ///
     /// # Errors
-    /// ENOENT, EACCES.
-    pub fn open(&self, _task: Task, _path: &str) -> Result<FileId, Errno> {
-        todo!()
+    /// ENOENT, ESRCH (no such task).
+    pub fn open(&self, task: Task, path: &str) -> Result<FileId, Errno> {
+        let mut world = self.enter();
+        world.process(task.pid)?;
+        let file = match path {
+            "/dev/kfd" => {
+                world.open_kfd(task.pid)?;
+                File::Kfd
+            }
+            "/dev/null" => File::Null,
+            _ => return Err(Errno::ENOENT),
+        };
+        Ok(world.files.insert(task, file))
     }
 
     /// `ioctl`. `argument` is the struct (its length is the size in `request`), `memory` is where its pointers point.
@@ -107,77 +158,85 @@ impl Machine {
     /// What the kernel answers.
     pub fn ioctl(
         &self,
-        _task: Task,
-        _file: FileId,
-        _request: u32,
-        _argument: &mut [u8],
-        _memory: &mut dyn UserMemory,
+        task: Task,
+        file: FileId,
+        request: u32,
+        argument: &mut [u8],
+        memory: &mut dyn UserMemory,
     ) -> Result<i32, Errno> {
-        todo!()
+        let mut call = Call::new(&self.clock, &self.world, task, memory);
+        kfd::ioctl(&mut call, file, request, argument)
     }
 
     /// `read` from a lease or SMI event file, as if O_NONBLOCK were set.
     ///
     /// # Errors
-    /// EAGAIN, EINVAL (short buffer), EBADF.
-    pub fn read(&self, _task: Task, _file: FileId, _buffer: &mut [u8]) -> Result<usize, Errno> {
-        todo!()
+    /// EAGAIN, EINVAL (short buffer, or a file without `read`), EBADF.
+    pub fn read(&self, task: Task, file: FileId, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.enter().read_file(task, file, buffer)
     }
 
     /// `write` to an SMI event file (selects its events).
     ///
     /// # Errors
-    /// EINVAL, EBADF.
-    pub fn write(&self, _task: Task, _file: FileId, _buffer: &[u8]) -> Result<usize, Errno> {
-        todo!()
+    /// EFAULT (fewer than 8 bytes), EINVAL (a file without `write`), EBADF.
+    pub fn write(&self, _task: Task, file: FileId, buffer: &[u8]) -> Result<usize, Errno> {
+        self.enter().write_file(file, buffer)
     }
 
     /// `poll` without waiting.
     ///
     /// # Errors
     /// EBADF.
-    pub fn poll(&self, _task: Task, _file: FileId) -> Result<Readiness, Errno> {
-        todo!()
+    pub fn poll(&self, task: Task, file: FileId) -> Result<Readiness, Errno> {
+        self.enter().poll_file(task, file)
     }
 
     /// `close`.
     ///
     /// # Errors
     /// EBADF.
-    pub fn close(&self, _task: Task, _file: FileId) -> Result<(), Errno> {
-        todo!()
+    pub fn close(&self, task: Task, file: FileId) -> Result<(), Errno> {
+        let mut memory = NoMemory;
+        let mut call = Call::new(&self.clock, &self.world, task, &mut memory);
+        if let File::Lease(lease) = call.files.remove(task, file)? {
+            // Restoring is part of the last close.
+            let jobs = call.end_lease(lease);
+            call.run(&jobs);
+        }
+        Ok(())
     }
 
     /// The text of a sysfs, debugfs or proc file.
     ///
     /// # Errors
     /// ENOENT, EACCES, EISDIR.
-    pub fn read_text(&self, _task: Task, _path: &str) -> Result<String, Errno> {
-        todo!()
+    pub fn read_text(&self, task: Task, path: &str) -> Result<String, Errno> {
+        self.enter().read_text(task, path)
     }
 
     /// The names in a sysfs, debugfs or proc folder, sorted.
     ///
     /// # Errors
     /// ENOENT, EACCES, ENOTDIR.
-    pub fn list(&self, _task: Task, _path: &str) -> Result<Vec<String>, Errno> {
-        todo!()
+    pub fn list(&self, task: Task, path: &str) -> Result<Vec<String>, Errno> {
+        self.enter().list(task, path)
     }
 
     /// `ptrace(PTRACE_SEIZE, pid)`.
     ///
     /// # Errors
     /// ESRCH, EPERM.
-    pub fn ptrace_seize(&self, _task: Task, _pid: u32) -> Result<(), Errno> {
-        todo!()
+    pub fn ptrace_seize(&self, task: Task, pid: u32) -> Result<(), Errno> {
+        self.enter().ptrace_seize(task, pid)
     }
 
     /// `ptrace(PTRACE_DETACH, pid)`.
     ///
     /// # Errors
     /// ESRCH.
-    pub fn ptrace_detach(&self, _task: Task, _pid: u32) -> Result<(), Errno> {
-        todo!()
+    pub fn ptrace_detach(&self, task: Task, pid: u32) -> Result<(), Errno> {
+        self.enter().ptrace_detach(task, pid)
     }
 
     // --- guests -------------------------------------------------------------------------------------------------
@@ -185,75 +244,113 @@ impl Machine {
     /// Starts another guest process; returns its pid.
     ///
     /// # Errors
-    /// What `CREATE_QUEUE` answers.
-    pub fn spawn(&self, _process: &ProcessSpec) -> Result<u32, Errno> {
-        todo!()
+    /// What `CREATE_QUEUE` answers; EEXIST where its pid is taken.
+    pub fn spawn(&self, process: &ProcessSpec) -> Result<u32, Errno> {
+        self.enter().spawn(process, false)
     }
 
     /// `kill -9` of a guest (or of the caller: its files close).
     ///
     /// # Errors
     /// ESRCH.
-    pub fn kill(&self, _pid: u32) -> Result<(), Errno> {
-        todo!()
+    pub fn kill(&self, pid: u32) -> Result<(), Errno> {
+        self.enter().exit(pid)
     }
 
     /// A guest creates queues; returns their ids.
     ///
     /// # Errors
     /// What `CREATE_QUEUE` answers.
-    pub fn create_queues(&self, _pid: u32, _queue: &QueueSpec) -> Result<Vec<u32>, Errno> {
-        todo!()
+    pub fn create_queues(&self, pid: u32, queue: &QueueSpec) -> Result<Vec<u32>, Errno> {
+        self.enter().create_queues(pid, queue, false)
     }
 
-    /// A guest destroys a queue.
+    /// A guest destroys a queue. Where a debugger has it suspended the guest waits, and the queue goes when it is
+    /// resumed.
     ///
     /// # Errors
-    /// What `DESTROY_QUEUE` answers.
-    pub fn destroy_queue(&self, _pid: u32, _queue: u32) -> Result<(), Errno> {
-        todo!()
+    /// What `DESTROY_QUEUE` answers; ENOENT where there is no such queue.
+    pub fn destroy_queue(&self, pid: u32, queue: u32) -> Result<(), Errno> {
+        self.enter().guest_destroys(pid, queue)
     }
 
     /// A guest writes packets into its ring and rings the doorbell; they run when HWS gets to them.
     ///
     /// # Errors
     /// ESRCH, ENOENT, EINVAL.
-    pub fn submit(&self, _pid: u32, _queue: u32, _work: Work) -> Result<Ticket, Errno> {
-        todo!()
+    pub fn submit(&self, pid: u32, queue: u32, work: Work) -> Result<Ticket, Errno> {
+        self.enter().submit(pid, queue, work)
     }
 
     /// When a ticket's last packet finished, if it has.
-    pub fn completed_at(&self, _ticket: Ticket) -> Option<u64> {
-        todo!()
+    pub fn completed_at(&self, ticket: Ticket) -> Option<u64> {
+        let world = self.enter();
+        usize::try_from(ticket.0).ok().and_then(|number| world.tickets.get(number).copied()).flatten()
     }
 
     /// Packets that a queue has executed so far (its read pointer, in packets).
     ///
     /// # Errors
     /// ESRCH, ENOENT.
-    pub fn executed(&self, _pid: u32, _queue: u32) -> Result<u64, Errno> {
-        todo!()
+    pub fn executed(&self, pid: u32, queue: u32) -> Result<u64, Errno> {
+        let mut world = self.enter();
+        let key = world.find_queue(pid, queue)?;
+        world.settle(key);
+        Ok(world.queue(key).feed.executed())
+    }
+
+    /// Packets that a queue's owner has submitted so far (its write pointer, in packets).
+    ///
+    /// # Errors
+    /// ESRCH, ENOENT.
+    pub fn submitted(&self, pid: u32, queue: u32) -> Result<u64, Errno> {
+        let mut world = self.enter();
+        let key = world.find_queue(pid, queue)?;
+        world.settle(key);
+        Ok(world.queue(key).feed.submitted())
     }
 
     /// Busy time of a queue so far: what its executed packets (and the part of the running one) would take alone, ns.
     ///
     /// # Errors
     /// ESRCH, ENOENT.
-    pub fn service(&self, _pid: u32, _queue: u32) -> Result<u64, Errno> {
-        todo!()
+    pub fn service(&self, pid: u32, queue: u32) -> Result<u64, Errno> {
+        let mut world = self.enter();
+        let key = world.find_queue(pid, queue)?;
+        world.settle(key);
+        Ok(world.queue(key).feed.service_ns())
     }
 
     /// TTM evicts (true) or restores (false) all queues of a process.
     ///
     /// # Errors
     /// ESRCH.
-    pub fn evict(&self, _pid: u32, _evict: bool) -> Result<(), Errno> {
-        todo!()
+    pub fn evict(&self, pid: u32, evict: bool) -> Result<(), Errno> {
+        self.enter().evict(pid, evict)
     }
 
     /// Machine-wide counters for reports and tests.
     pub fn counters(&self) -> Counters {
-        todo!()
+        self.enter().counters
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Machine({})", self.describe())
+    }
+}
+
+/// The memory of a call without pointers.
+struct NoMemory;
+
+impl UserMemory for NoMemory {
+    fn read(&mut self, _address: u64, _bytes: &mut [u8]) -> Result<(), Errno> {
+        Err(Errno::EFAULT)
+    }
+
+    fn write(&mut self, _address: u64, _bytes: &[u8]) -> Result<(), Errno> {
+        Err(Errno::EFAULT)
     }
 }
 

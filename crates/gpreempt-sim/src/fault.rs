@@ -1,0 +1,132 @@
+//! Injected faults, and what a reset does.
+
+use gpreempt_sys::{KFD_SMI_EVENT_GPU_POST_RESET, KFD_SMI_EVENT_GPU_PRE_RESET};
+use nix::errno::Errno;
+
+use crate::config::{FaultKind, FaultPoint};
+use crate::node::NodeIndex;
+use crate::timeline::Event;
+use crate::world::World;
+
+impl World {
+    /// Plans the faults of the scenario that have a time.
+    pub(crate) fn plan_faults(&mut self) {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if let Some(FaultPoint::Time(time)) = fault.as_ref().map(|f| &f.at) {
+                self.timeline.plan(*time, Event::Fault { index });
+            }
+        }
+    }
+
+    pub(crate) fn fault_event(&mut self, index: usize) {
+        if let Some(fault) = self.faults[index].take() {
+            self.strike(&fault.kind);
+        }
+    }
+
+    /// What strikes in this round of a node.
+    pub(crate) fn faults_of_round(&mut self, node: NodeIndex, round: u64) -> Vec<FaultKind> {
+        if std::mem::take(&mut self.nodes[node.0].hung) {
+            return vec![FaultKind::HwsTimeout { node: node.0 as u32 }];
+        }
+        self.take_faults(|world, at, kind| *at == FaultPoint::Round { nth: round } && world.concerns(kind, node))
+    }
+
+    /// What strikes before entry `entry` of the current batch command is marked.
+    pub(crate) fn strike_in_batch(&mut self, entry: u32) {
+        let nth = self.batches;
+        for kind in self.take_faults(|_, at, _| *at == FaultPoint::Batch { nth, entry }) {
+            self.strike(&kind);
+        }
+    }
+
+    fn take_faults(&mut self, due: impl Fn(&World, &FaultPoint, &FaultKind) -> bool) -> Vec<FaultKind> {
+        let mut struck = Vec::new();
+        for index in 0..self.faults.len() {
+            if self.faults[index].as_ref().is_some_and(|f| due(self, &f.at, &f.kind)) {
+                struck.extend(self.faults[index].take().map(|f| f.kind));
+            }
+        }
+        struck
+    }
+
+    /// Whether a fault belongs to this node. One that names a queue or a process belongs to its first node.
+    fn concerns(&self, kind: &FaultKind, node: NodeIndex) -> bool {
+        match kind {
+            FaultKind::HwsTimeout { node: n } | FaultKind::NodeReset { node: n } => *n as usize == node.0,
+            FaultKind::QueueReset { pid, queue } | FaultKind::QueueDestroyed { pid, queue } => {
+                self.find_queue(*pid, *queue).is_ok_and(|key| self.queue(key).node == node)
+            }
+            FaultKind::ProcessGone { pid } => self.node(node).processes.contains(pid),
+        }
+    }
+
+    /// A fault strikes. One that names somebody who is not there does nothing.
+    pub(crate) fn strike(&mut self, kind: &FaultKind) {
+        match *kind {
+            FaultKind::HwsTimeout { node } => {
+                if let Some(it) = self.nodes.get_mut(node as usize) {
+                    it.hung = true;
+                }
+            }
+            FaultKind::NodeReset { node } => {
+                if (node as usize) < self.nodes.len() {
+                    self.reset_node(NodeIndex(node as usize), Errno::EIO);
+                }
+            }
+            FaultKind::QueueReset { pid, queue } => {
+                if let Ok(key) = self.find_queue(pid, queue) {
+                    self.stop_queue(key);
+                    self.queues[key.0].reset = true;
+                }
+            }
+            FaultKind::QueueDestroyed { pid, queue } => {
+                if let Ok(key) = self.find_queue(pid, queue) {
+                    if let Ok(Some((node, job))) = self.destroy_queue(key) {
+                        self.begin(node, job, false);
+                    }
+                }
+            }
+            FaultKind::ProcessGone { pid } => {
+                // Who is gone already cannot go again.
+                let _ = self.exit(pid);
+            }
+        }
+    }
+
+    /// A node is reset: everything on it stops, every process on it stays evicted for ever, and calls that meet the
+    /// reset fail; the one that caused it with `cause`.
+    pub(crate) fn reset_node(&mut self, node: NodeIndex, cause: Errno) {
+        self.smi_reset(node, KFD_SMI_EVENT_GPU_PRE_RESET);
+        self.freeze_firmware(node);
+        for pool in 0..self.node(node).pools.len() {
+            self.serve(node, pool);
+        }
+        let it = &mut self.nodes[node.0];
+        it.hung = false;
+        it.resetting = true;
+        it.active_runlist = false;
+        it.firmware_free = self.now;
+        it.runlist.clear();
+        for key in std::mem::take(&mut it.mapped) {
+            self.queues[key.0].slot = None;
+        }
+        it.slot_users.fill(None);
+        for pool in &mut it.pools {
+            pool.stop_all();
+            pool.generation += 1;
+        }
+        for pid in it.processes.clone() {
+            self.shift_eviction(pid, node, true);
+        }
+        self.announce_reset(node);
+        self.abort_rounds(node, cause);
+        self.timeline.plan(self.now + self.config.cost.node_reset.ns, Event::ResetDone { node });
+    }
+
+    /// A node has been reset and takes runlists again.
+    pub(crate) fn reset_done(&mut self, node: NodeIndex) {
+        self.nodes[node.0].resetting = false;
+        self.smi_reset(node, KFD_SMI_EVENT_GPU_POST_RESET);
+    }
+}

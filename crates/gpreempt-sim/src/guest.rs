@@ -1,0 +1,424 @@
+//! Guests: processes of the scenario, their queues, and the work they feed them.
+
+use gpreempt_sys::{
+    DEBUG_RUNTIME_STATE_ENABLED, EC_QUEUE_NEW, KFD_EC_MASK, KFD_GPREEMPT_EVENT_QUEUE_CREATED,
+    KFD_GPREEMPT_EVENT_QUEUE_DESTROYED, KFD_GPREEMPT_EVENT_TARGET_EXITED, KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
+    KFD_IOC_QUEUE_TYPE_SDMA, KFD_IOC_QUEUE_TYPE_SDMA_XGMI, KFD_MAX_QUEUE_PERCENTAGE, KFD_MAX_QUEUE_PRIORITY,
+    KFD_MIN_QUEUE_RING_SIZE,
+};
+use nix::errno::Errno;
+use rand_chacha::rand_core::Rng;
+
+use crate::config::{ProcessSpec, QueueSpec, QueueType, Workload};
+use crate::file::File;
+use crate::hw::feed::{Batch, Feed};
+use crate::hw::rounds::Job;
+use crate::machine::{Task, Ticket, Work};
+use crate::node::NodeIndex;
+use crate::process::{KfdProcess, Process};
+use crate::queue::{Marks, Properties, Queue, QueueKey};
+use crate::timeline::Event;
+use crate::world::World;
+
+/// First pid that the machine chooses.
+const FIRST_PID: u32 = 4000;
+/// Queues of one node over all processes (`max_num_of_queues_per_device`).
+const QUEUES_PER_NODE: usize = 4096;
+/// Doorbells in the slice of one process.
+const DOORBELLS: usize = 1024;
+
+impl World {
+    // --- processes ------------------------------------------------------------------------------------------------
+
+    /// Starts a process with its queues. At boot (`settled`) they have been there for a while; later, every queue costs
+    /// its node a round, as CREATE_QUEUE does.
+    pub(crate) fn spawn(&mut self, spec: &ProcessSpec, settled: bool) -> Result<u32, Errno> {
+        let pid = if spec.caller {
+            self.config.caller.pid
+        } else {
+            let pid = self.choose_pid(spec.pid)?;
+            let uid = spec.uid.unwrap_or(self.config.caller.uid);
+            let process = Process {
+                pid,
+                namespace_pid: spec.namespace_pid,
+                uid,
+                privileged: uid == 0,
+                name: spec.name.clone(),
+                cgroup: spec.cgroup.clone(),
+                command: spec.command.clone(),
+                started: self.now.max(1),
+                alive: true,
+                tracer: None,
+                kfd: None,
+            };
+            self.processes.insert(pid, process);
+            pid
+        };
+        if spec.runtime_enabled {
+            let kfd = self.open_kfd(pid)?;
+            kfd.runtime_state = DEBUG_RUNTIME_STATE_ENABLED;
+            kfd.ttmp_setup = true;
+        }
+        for queue in &spec.queues {
+            self.create_queues(pid, queue, settled)?;
+        }
+        Ok(pid)
+    }
+
+    fn choose_pid(&self, wanted: u32) -> Result<u32, Errno> {
+        if wanted != 0 {
+            return if self.processes.contains_key(&wanted) { Err(Errno::EEXIST) } else { Ok(wanted) };
+        }
+        (FIRST_PID..).find(|pid| !self.processes.contains_key(pid)).ok_or(Errno::EAGAIN)
+    }
+
+    /// What KFD keeps of a process, made when it first opens `/dev/kfd`.
+    pub(crate) fn open_kfd(&mut self, pid: u32) -> Result<&mut KfdProcess, Errno> {
+        if self.process(pid)?.kfd.is_none() {
+            let mut kfd = KfdProcess::new(self.next_pasid, self.nodes.len());
+            self.next_pasid += 1;
+            // A lease that attached earlier remembered what it wants of this process.
+            for (id, lease) in self.leases.iter().filter(|(_, l)| l.alive) {
+                for target in lease.targets.iter().filter(|t| t.pid == pid && !t.detached) {
+                    for (device, policy) in kfd.devices.iter_mut().zip(&target.policy) {
+                        if *policy != 0 {
+                            device.marks = Marks { lease: *id, policy: *policy };
+                        }
+                    }
+                }
+            }
+            self.process_mut(pid)?.kfd = Some(kfd);
+        }
+        Ok(self.process_mut(pid)?.kfd.as_mut().expect("made above"))
+    }
+
+    /// A process is gone, however that came about. Its teardown runs beside the caller.
+    pub(crate) fn exit(&mut self, pid: u32) -> Result<(), Errno> {
+        self.process(pid)?;
+        for file in self.files.remove_all(Task { pid }) {
+            if let File::Lease(lease) = file {
+                self.end_and_restore(lease);
+            }
+        }
+        let queues = self.process(pid)?.queues_newest_first();
+        for key in queues {
+            self.unlink_queue(key);
+        }
+        self.end_debugger(pid);
+        let process = self.process_mut(pid)?;
+        process.alive = false;
+        if process.kfd.is_some() {
+            // KFD executes every node at the end of every process, with queues there or without.
+            for node in self.node_indices() {
+                if self.node(node).active_runlist || self.node(node).current.is_some() {
+                    self.begin(node, Job { execute: true, ..Job::default() }, false);
+                }
+            }
+        }
+        for other in self.processes.values_mut().filter(|p| p.tracer == Some(pid)) {
+            other.tracer = None;
+        }
+        self.announce(KFD_GPREEMPT_EVENT_TARGET_EXITED, pid, None);
+        Ok(())
+    }
+
+    /// Ends a lease whose holder does not wait for it.
+    pub(crate) fn end_and_restore(&mut self, lease: u64) {
+        for (node, job) in self.end_lease(lease) {
+            self.begin(node, job, false);
+        }
+    }
+
+    /// TTM evicts or restores all queues of a process.
+    pub(crate) fn evict(&mut self, pid: u32, evict: bool) -> Result<(), Errno> {
+        let Some(kfd) = self.process(pid)?.kfd.as_ref() else { return Ok(()) };
+        let nodes: Vec<NodeIndex> = self.node_indices().filter(|n| !kfd.device(*n).queues.is_empty()).collect();
+        for node in nodes {
+            if self.shift_eviction(pid, node, evict) {
+                self.begin(node, Job { execute: true, ..Job::default() }, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts one eviction of a process on a node up or down; true where that changed the state of its queues.
+    pub(crate) fn shift_eviction(&mut self, pid: u32, node: NodeIndex, evict: bool) -> bool {
+        let now = self.now;
+        let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) else { return false };
+        let device = kfd.device_mut(node);
+        let before = device.evicted;
+        device.evicted = if evict { before + 1 } else { before.saturating_sub(1) };
+        let after = device.evicted;
+        if before == 0 && after == 1 {
+            device.evicted_since = now;
+        } else if before == 1 && after == 0 {
+            device.evicted_ns += now - device.evicted_since;
+        }
+        for key in device.queues.clone() {
+            self.queues[key.0].evicted = after;
+        }
+        let changed = (before == 0) != (after == 0);
+        if changed {
+            self.smi_eviction(pid, node, evict);
+        }
+        changed
+    }
+
+    // --- queues ---------------------------------------------------------------------------------------------------
+
+    /// A guest creates `count` queues on each of the nodes that the specification names.
+    pub(crate) fn create_queues(&mut self, pid: u32, spec: &QueueSpec, settled: bool) -> Result<Vec<u32>, Errno> {
+        if spec.percent > KFD_MAX_QUEUE_PERCENTAGE
+            || spec.priority > KFD_MAX_QUEUE_PRIORITY
+            || !spec.ring_bytes.is_power_of_two()
+        {
+            return Err(Errno::EINVAL);
+        }
+        let nodes: Vec<NodeIndex> = if spec.nodes.is_empty() {
+            self.node_indices().collect()
+        } else {
+            spec.nodes.iter().map(|n| NodeIndex(*n as usize)).collect()
+        };
+        if nodes.iter().any(|n| n.0 >= self.nodes.len()) {
+            return Err(Errno::EINVAL);
+        }
+        let (save_area_bytes, ctl_stack_bytes) = self.save_area();
+        let mut ids = Vec::new();
+        for node in nodes {
+            for _ in 0..spec.count {
+                let kfd = self.open_kfd(pid)?;
+                let ring_bytes = spec.ring_bytes.max(KFD_MIN_QUEUE_RING_SIZE);
+                let properties = Properties {
+                    kind: match spec.kind {
+                        QueueType::Compute => KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
+                        QueueType::Sdma => KFD_IOC_QUEUE_TYPE_SDMA,
+                        QueueType::SdmaXgmi => KFD_IOC_QUEUE_TYPE_SDMA_XGMI,
+                    },
+                    percent: spec.percent,
+                    target_xcc: 0,
+                    priority: spec.priority,
+                    ring: kfd.take_address(u64::from(ring_bytes)),
+                    ring_bytes,
+                    read_pointer: kfd.take_address(8),
+                    write_pointer: kfd.take_address(8),
+                    save_area: kfd.take_address(u64::from(save_area_bytes)),
+                    save_area_bytes,
+                    ctl_stack_bytes,
+                };
+                let key = self.create_queue(pid, node, properties, spec.gws)?;
+                if !settled {
+                    if self.queue(key).is_active() {
+                        self.begin(node, Job { execute: true, ..Job::default() }, false);
+                    }
+                    self.announce(KFD_GPREEMPT_EVENT_QUEUE_CREATED, pid, Some(key));
+                }
+                self.queues[key.0].workload = spec.work.clone();
+                self.begin_workload(key);
+                ids.push(self.queue(key).id);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn save_area(&self) -> (u32, u32) {
+        let model = match &self.config.hardware {
+            crate::config::Hardware::Model { model, .. } | crate::config::Hardware::Tree { model, .. } => model,
+        };
+        (u32::try_from(model.cwsr_bytes).unwrap_or(u32::MAX), model.ctl_stack_bytes)
+    }
+
+    /// What CREATE_QUEUE does once its arguments are checked, but for the round that maps the queue.
+    pub(crate) fn create_queue(
+        &mut self,
+        pid: u32,
+        node: NodeIndex,
+        properties: Properties,
+        gws: bool,
+    ) -> Result<QueueKey, Errno> {
+        let service = self.node(node).service;
+        let total = self.queues.iter().filter(|q| q.alive && q.node == node).count();
+        let per_process = self.node(node).queues_per_process;
+        let kfd = self.open_kfd(pid)?;
+        if kfd.device(node).queues.len() >= per_process {
+            return Err(Errno::ENOSPC);
+        }
+        let id = kfd.free_id().ok_or(Errno::ENOMEM)?;
+        if total >= QUEUES_PER_NODE {
+            return Err(Errno::EPERM);
+        }
+        let doorbells = &mut kfd.device_mut(node).doorbells;
+        let doorbell = doorbells.iter().position(|used| !used).unwrap_or(doorbells.len());
+        if doorbell >= DOORBELLS {
+            return Err(Errno::EBUSY);
+        }
+        let evicted = kfd.device(node).evicted;
+        let key = QueueKey(self.queues.len());
+        let mut queue = Queue {
+            pid,
+            id,
+            node,
+            properties,
+            ring: (properties.ring, properties.ring_bytes),
+            doorbell: u32::try_from(doorbell).expect("below 1024"),
+            mqd: 0,
+            engine: (0, 0),
+            gws,
+            alive: true,
+            being_destroyed: false,
+            destroy_on_resume: false,
+            suspended: false,
+            reset: false,
+            evicted,
+            hold: None,
+            marks: Marks::default(),
+            throttled: false,
+            served: service,
+            exceptions: KFD_EC_MASK(EC_QUEUE_NEW),
+            slot: None,
+            pointers: (0, 0),
+            saved_waves: 0,
+            feed: Feed::default(),
+            workload: Workload::Manual,
+            random: None,
+        };
+        if !queue.is_compute() {
+            queue.engine = self.free_sdma(node, &queue).ok_or(Errno::ENOMEM)?;
+        }
+        let it = &mut self.nodes[node.0];
+        queue.mqd = it.next_mqd;
+        it.next_mqd += 0x4000 * u64::from(it.xccs.max(1));
+        if !it.processes.contains(&pid) {
+            it.processes.insert(0, pid);
+        }
+        self.queues.push(queue);
+        let kfd = self.open_kfd(pid)?;
+        kfd.queues.insert(id, key);
+        let device = kfd.device_mut(node);
+        device.queues.insert(0, key);
+        if doorbell == device.doorbells.len() {
+            device.doorbells.push(true);
+        } else {
+            device.doorbells[doorbell] = true;
+        }
+        self.inherit(key);
+        Ok(key)
+    }
+
+    /// A free SDMA queue: engines take turns, PCIe engines before XGMI engines.
+    fn free_sdma(&self, node: NodeIndex, queue: &Queue) -> Option<(u32, u32)> {
+        let it = self.node(node);
+        let engines = match queue.kind() {
+            QueueType::SdmaXgmi => it.sdma_engines..it.sdma_engines + it.sdma_xgmi_engines,
+            _ => 0..it.sdma_engines,
+        };
+        let used: Vec<(u32, u32)> =
+            self.queues.iter().filter(|q| q.alive && q.node == node && !q.is_compute()).map(|q| q.engine).collect();
+        (0..it.sdma_queues)
+            .flat_map(|rlc| engines.clone().map(move |engine| (engine, rlc)))
+            .find(|place| !used.contains(place))
+    }
+
+    /// What DESTROY_QUEUE does. Returns the round that it costs; EINTR where a debugger has the queue suspended and the
+    /// owner would have to wait.
+    pub(crate) fn destroy_queue(&mut self, key: QueueKey) -> Result<Option<(NodeIndex, Job)>, Errno> {
+        let queue = self.queue(key);
+        if queue.being_destroyed {
+            return Err(Errno::EBUSY);
+        }
+        let debugged = self.process(queue.pid)?.kfd.as_ref().is_some_and(|kfd| kfd.debug.is_some());
+        if debugged && queue.suspended {
+            return Err(Errno::EINTR);
+        }
+        let (node, pid, active) = (queue.node, queue.pid, queue.is_active());
+        self.announce(KFD_GPREEMPT_EVENT_QUEUE_DESTROYED, pid, Some(key));
+        self.unlink_queue(key);
+        Ok(active.then_some((node, Job { execute: true, ..Job::default() })))
+    }
+
+    /// A queue leaves the machine. What was in its ring is gone.
+    pub(crate) fn unlink_queue(&mut self, key: QueueKey) {
+        self.settle(key);
+        self.stop_queue(key);
+        let queue = &mut self.queues[key.0];
+        queue.alive = false;
+        queue.feed.clear();
+        queue.slot = None;
+        queue.saved_waves = 0;
+        let (pid, id, node, doorbell) = (queue.pid, queue.id, queue.node, queue.doorbell);
+        let it = &mut self.nodes[node.0];
+        it.mapped.retain(|k| *k != key);
+        it.runlist.retain(|k| *k != key);
+        for user in it.slot_users.iter_mut().filter(|user| **user == Some(key)) {
+            *user = None;
+        }
+        if let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) {
+            kfd.queues.remove(&id);
+            let device = kfd.device_mut(node);
+            device.queues.retain(|k| *k != key);
+            device.doorbells[doorbell as usize] = false;
+            if device.queues.is_empty() {
+                it.processes.retain(|p| *p != pid);
+            }
+        }
+    }
+
+    // --- work -----------------------------------------------------------------------------------------------------
+
+    /// Puts work into a ring on behalf of its owner.
+    pub(crate) fn submit(&mut self, pid: u32, id: u32, work: Work) -> Result<Ticket, Errno> {
+        let key = self.find_queue(pid, id)?;
+        let sane = work.packets > 0 && work.packet_ns > 0 && work.occupancy > 0.0 && work.occupancy <= 1.0;
+        if !sane {
+            return Err(Errno::EINVAL);
+        }
+        let ticket = self.issue();
+        self.push_work(key, Batch::new(work.packets, work.packet_ns, work.occupancy, Some(ticket)));
+        Ok(ticket)
+    }
+
+    /// The owner of a new queue begins to feed it.
+    fn begin_workload(&mut self, key: QueueKey) {
+        match self.queue(key).workload {
+            Workload::Manual => {}
+            Workload::Continuous { packet_ns, occupancy, depth } => {
+                self.push_work(key, Batch::endless(depth.max(1), packet_ns, occupancy));
+            }
+            Workload::Periodic { .. } => self.timeline.plan(self.now, Event::Arrival { queue: key }),
+            Workload::Poisson { .. } => {
+                self.queues[key.0].random = Some(self.random(key));
+                self.next_arrival(key);
+            }
+        }
+    }
+
+    pub(crate) fn arrival_event(&mut self, key: QueueKey) {
+        let queue = self.queue(key);
+        if !queue.alive {
+            return;
+        }
+        let (packets, packet_ns, occupancy) = match queue.workload {
+            Workload::Periodic { packets, packet_ns, occupancy, .. }
+            | Workload::Poisson { packets, packet_ns, occupancy, .. } => (packets, packet_ns, occupancy),
+            Workload::Manual | Workload::Continuous { .. } => return,
+        };
+        if packets > 0 {
+            self.push_work(key, Batch::new(packets, packet_ns, occupancy, None));
+        }
+        self.next_arrival(key);
+    }
+
+    fn next_arrival(&mut self, key: QueueKey) {
+        let queue = &mut self.queues[key.0];
+        let gap = match queue.workload {
+            Workload::Periodic { period_ns, .. } => period_ns,
+            Workload::Poisson { rate, .. } if rate > 0.0 => {
+                let random = queue.random.as_mut().expect("begin_workload made it");
+                // 53 random bits in (0, 1].
+                let uniform = ((random.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+                (-uniform.ln() / rate * 1e9) as u64
+            }
+            _ => return,
+        };
+        self.timeline.plan(self.now + gap.max(1), Event::Arrival { queue: key });
+    }
+}
