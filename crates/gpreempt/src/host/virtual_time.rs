@@ -104,8 +104,13 @@ impl VirtualTime {
 
     /// Lets time pass until `target` or until the clock stops the sleep. A background thread that sleeps parks instead.
     pub(super) fn sleep<C: Clock>(self: &Arc<Self>, clock: &mut C, target: Duration) -> Option<C::Stop> {
-        if self.is_background() {
-            self.park(clock.now(), &Alarm::new(), Some(target));
+        if let Some((id, own)) = self.background() {
+            let nap = Alarm::new();
+            self.park(clock.now(), &nap, Some(target));
+            // It still is the thread of its own alarm, and runs until it parks on that again.
+            if let Some(thread) = self.lock().known.get_mut(&id) {
+                thread.alarm = own;
+            }
             return None;
         }
         let _walking = self.walking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,10 +169,11 @@ impl VirtualTime {
         })
     }
 
-    fn is_background(self: &Arc<Self>) -> bool {
+    /// This thread's entry and alarm, where it is a background thread.
+    fn background(self: &Arc<Self>) -> Option<(u64, Weak<Alarm>)> {
         PLACES.with_borrow(|places| {
-            let mine = places.iter().find(|place| std::ptr::eq(place.clock.as_ptr(), Arc::as_ptr(self)));
-            mine.is_some_and(|place| self.lock().known.contains_key(&place.id))
+            let mine = places.iter().find(|place| std::ptr::eq(place.clock.as_ptr(), Arc::as_ptr(self)))?;
+            self.lock().known.get(&mine.id).map(|thread| (mine.id, thread.alarm.clone()))
         })
     }
 
@@ -211,5 +217,147 @@ impl Thread {
             State::Running => true,
             State::Parked(_) => self.alarm.upgrade().is_some_and(|alarm| alarm.is_pending()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    /// A clock that only counts, in seconds.
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicU64>);
+
+    impl Clock for Counter {
+        type Stop = ();
+
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn advance(&mut self, to: Duration) -> Option<()> {
+            let before = self.0.swap(to.as_secs(), Ordering::Relaxed);
+            assert!(before <= to.as_secs(), "time never runs backwards");
+            None
+        }
+    }
+
+    #[derive(Default)]
+    struct Scene {
+        time: Arc<VirtualTime>,
+        clock: Counter,
+        log: Arc<Mutex<Vec<(u64, &'static str)>>>,
+    }
+
+    impl Scene {
+        /// A thread that wakes every `period` seconds, `times` times, and notes when.
+        fn ticker(&self, name: &'static str, period: u64, times: u64) -> (thread::JoinHandle<()>, Arc<Alarm>) {
+            let alarm = Alarm::new();
+            self.time.enlist(&alarm);
+            let (time, clock, log, bell) = (self.time.clone(), self.clock.clone(), self.log.clone(), alarm.clone());
+            let thread = thread::spawn(move || {
+                for _ in 0..times {
+                    let deadline = clock.now() + Duration::from_secs(period);
+                    if time.park(clock.now(), &bell, Some(deadline)) == Wake::Rung {
+                        log.lock().unwrap().push((clock.now().as_secs(), "rung"));
+                        return;
+                    }
+                    log.lock().unwrap().push((clock.now().as_secs(), name));
+                }
+            });
+            (thread, alarm)
+        }
+
+        fn sleep(&self, seconds: u64) {
+            let target = self.clock.now() + Duration::from_secs(seconds);
+            self.time.sleep(&mut self.clock.clone(), target);
+        }
+
+        fn log(&self) -> Vec<(u64, &'static str)> {
+            self.log.lock().unwrap().clone()
+        }
+    }
+
+    #[test]
+    fn parked_threads_run_in_the_order_of_their_deadlines_at_their_deadlines() {
+        let scene = Scene::default();
+        let threads = [scene.ticker("three", 3, 10), scene.ticker("two", 2, 10)];
+        scene.sleep(7);
+        assert_eq!(scene.log(), [(2, "two"), (3, "three"), (4, "two"), (6, "three"), (6, "two")]);
+        assert_eq!(scene.clock.now(), Duration::from_secs(7));
+        for (thread, alarm) in threads {
+            alarm.ring();
+            thread.join().unwrap();
+        }
+        assert_eq!(scene.log()[5..], [(7, "rung"), (7, "rung")]);
+    }
+
+    #[test]
+    fn a_thread_that_has_not_parked_yet_is_waited_for() {
+        let scene = Scene::default();
+        let (thread, _alarm) = scene.ticker("one", 1, 1);
+        scene.sleep(5);
+        assert_eq!(scene.log(), [(1, "one")]);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_ended_does_not_hold_time_though_its_alarm_lives() {
+        let scene = Scene::default();
+        let (thread, _alarm) = scene.ticker("one", 1, 2);
+        scene.sleep(10);
+        thread.join().unwrap();
+        scene.sleep(10);
+        assert_eq!(scene.log(), [(1, "one"), (2, "one")]);
+        assert_eq!(scene.clock.now(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn an_alarm_that_was_dropped_does_not_hold_time() {
+        let scene = Scene::default();
+        let never_parks = Alarm::new();
+        scene.time.enlist(&never_parks);
+        drop(never_parks);
+        scene.sleep(1);
+        assert_eq!(scene.clock.now(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_rung_thread_finishes_before_time_moves() {
+        let scene = Scene::default();
+        let (thread, alarm) = scene.ticker("late", 100, 1);
+        scene.sleep(1);
+        alarm.ring();
+        scene.sleep(50);
+        assert_eq!(scene.log(), [(1, "rung")]);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_wakes_at_once() {
+        let scene = Scene::default();
+        let wake = scene.time.park(Duration::from_secs(5), &Alarm::new(), Some(Duration::from_secs(4)));
+        assert_eq!(wake, Wake::Deadline);
+    }
+
+    #[test]
+    fn a_background_thread_that_sleeps_waits_for_the_foreground() {
+        let scene = Scene::default();
+        let alarm = Alarm::new();
+        scene.time.enlist(&alarm);
+        let (time, clock, log) = (scene.time.clone(), scene.clock.clone(), scene.log.clone());
+        let thread = thread::spawn(move || {
+            time.park(clock.now(), &alarm, Some(Duration::from_secs(2)));
+            time.sleep(&mut clock.clone(), Duration::from_secs(5));
+            log.lock().unwrap().push((clock.now().as_secs(), "slept"));
+        });
+        scene.sleep(4);
+        assert_eq!(scene.log(), []);
+        scene.sleep(4);
+        assert_eq!(scene.log(), [(5, "slept")]);
+        thread.join().unwrap();
     }
 }
