@@ -67,7 +67,8 @@ impl World {
 
     fn choose_pid(&self, wanted: u32) -> Result<u32, Errno> {
         if wanted != 0 {
-            return if self.processes.contains_key(&wanted) { Err(Errno::EEXIST) } else { Ok(wanted) };
+            let taken = self.processes.get(&wanted).is_some_and(|process| process.alive);
+            return if taken { Err(Errno::EEXIST) } else { Ok(wanted) };
         }
         (FIRST_PID..).find(|pid| !self.processes.contains_key(pid)).ok_or(Errno::EAGAIN)
     }
@@ -119,6 +120,10 @@ impl World {
             other.tracer = None;
         }
         self.announce(KFD_GPREEMPT_EVENT_TARGET_EXITED, pid, None);
+        // A handle names this process, not a later one with its pid.
+        for target in self.leases.values_mut().flat_map(|lease| &mut lease.targets).filter(|t| t.pid == pid) {
+            target.detached = true;
+        }
         Ok(())
     }
 
