@@ -133,6 +133,7 @@ fn a_target_of_another_debugger_is_busy() {
 fn a_stock_kernel_is_spared_a_target_that_may_lack_a_vm_on_a_later_node() {
     let host = machine(3).stock().guest(guest(100, [busy(0, 1), busy(2, 1)])).guest(guest(200, [busy(2, 1)])).boot();
     let driver = DebuggerDriver::open(host.clone(), Calls::PerProcess).unwrap();
+    driver.attach(100).unwrap();
     let rounds = host.machine().counters().unmap_rounds;
     let batch = driver.unmap(&[queue(100, 0)], NOW).unwrap();
     assert_eq!(batch.outcomes[0].errno, Some(Errno::EOPNOTSUPP));

@@ -158,7 +158,7 @@ fn a_node_that_times_out_is_not_touched_again_and_the_others_are_restored() {
     assert_eq!(error.errno(), Errno::ETIME);
     assert_eq!(error.target(), Some("queue 0 of pid 100"));
     assert_eq!(rounds(0) - before[0], 1, "the hung node saw this call's round and no other");
-    assert_eq!(active(session.driver().as_ref(), 100)[1], true);
+    assert!(active(session.driver().as_ref(), 100)[1]);
 }
 
 #[test]
