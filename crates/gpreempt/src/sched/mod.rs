@@ -7,9 +7,20 @@
 //! * offline queues are registered one by one or as whole processes, whose later queues are caught, too;
 //! * whatever the scheduler holds comes back when it is dropped, and through the driver's watchdog should it hang.
 
+mod builder;
+mod domain;
+mod execute;
+mod gang;
 mod guard;
+mod intake;
 pub mod policy;
 mod scheduler;
+mod share;
+mod shared;
+mod state;
+mod ticker;
+mod timeline;
 
+pub use builder::SchedulerBuilder;
 pub use guard::OnlineGuard;
-pub use scheduler::{Scheduler, SchedulerBuilder, Scope, Step};
+pub use scheduler::{Scheduler, Scope, Step};

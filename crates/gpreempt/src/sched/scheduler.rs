@@ -1,17 +1,24 @@
 //! The scheduler: books, policy and driver brought together.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::Driver;
+use nix::errno::Errno;
+
+use crate::driver::{Capabilities, Driver, Selector};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::queue::{GpuId, Pid, QueueId};
+use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
 use crate::sched::OnlineGuard;
+use crate::sched::builder::SchedulerBuilder;
+use crate::sched::intake::held_by_us;
 use crate::sched::policy::{OfflineQueue, Policy};
+use crate::sched::shared::Shared;
+use crate::sched::state::Process;
+use crate::sched::ticker::Ticker;
 use crate::session::Session;
 use crate::stats::Stats;
-use crate::trace::Recorder;
 
 /// What an online request claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,77 +45,31 @@ pub struct Step {
     pub error: Option<Error>,
 }
 
-/// Configures a [`Scheduler`].
+/// Brings offline queues off the hardware while online work is in flight, as its policy decides. All methods may be
+/// called from any thread.
+///
+/// Dropping it gives back every queue, clears the marks that it set and its reservation. After ETIME or EIO on a node,
+/// that node is left alone until [`Scheduler::readmit`] (its queues come back through the driver's watchdog), while
+/// everything else goes on.
 #[derive(Debug)]
-pub struct SchedulerBuilder {}
-
-#[expect(unused_variables, reason = "signatures first")]
-impl SchedulerBuilder {
-    /// Decides; default `unmap`. See [`crate::sched::policy::named`].
-    #[must_use]
-    pub fn policy(self, policy: Box<dyn Policy>) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// How long waves may finish by themselves before CWSR saves them; default zero, the driver's default.
-    #[must_use]
-    pub fn grace(self, grace: Duration) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// What an online request claims; default [`Scope::Machine`].
-    #[must_use]
-    pub fn scope(self, scope: Scope) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// Queues of one job (process group) move together, whatever node they are on. A collective kernel spins until all
-    /// its ranks run, so taking only some of them wastes the others' time.
-    #[must_use]
-    pub fn gang(self, gang: bool) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// Where latencies are counted; default: the scheduler's own.
-    #[must_use]
-    pub fn stats(self, stats: Arc<Stats>) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// Where the timeline goes; default: nowhere.
-    #[must_use]
-    pub fn recorder(self, recorder: Arc<dyn Recorder>) -> SchedulerBuilder {
-        todo!()
-    }
-
-    /// A scheduler without a thread of its own: the caller calls [`Scheduler::tick`] no later than
-    /// [`Scheduler::next_wakeup`] says. Deterministic on a virtual clock.
-    ///
-    /// # Errors
-    /// What the driver says of the policy's reservation.
-    pub fn build(self) -> Result<Scheduler> {
-        todo!()
-    }
-
-    /// A scheduler with a background thread (`gpreempt-scheduler`) that ticks.
-    ///
-    /// # Errors
-    /// As [`SchedulerBuilder::build`]; EAGAIN where no thread can be had.
-    pub fn start(self) -> Result<Scheduler> {
-        todo!()
-    }
+pub struct Scheduler {
+    // Dropped first: nothing ticks while everything is given back.
+    ticker: Option<Ticker>,
+    shared: Arc<Shared>,
 }
 
-/// Brings offline queues off the hardware while online work is in flight, as its policy decides. All methods may be
-/// called from any thread. Dropping it restores everything.
-#[derive(Debug)]
-pub struct Scheduler {}
-
-#[expect(unused_variables, reason = "signatures first")]
 impl Scheduler {
+    pub(super) fn new(shared: Shared, thread: bool) -> Result<Scheduler> {
+        let mut scheduler = Scheduler { ticker: None, shared: Arc::new(shared) };
+        if thread {
+            scheduler.ticker = Some(Ticker::start(scheduler.shared.clone())?);
+        }
+        Ok(scheduler)
+    }
+
     /// Configures a scheduler on a host and driver.
     pub fn builder(host: Arc<dyn Host>, driver: Arc<dyn Driver>) -> SchedulerBuilder {
-        todo!()
+        SchedulerBuilder::new(host, driver)
     }
 
     /// Configures a scheduler on a session's host and driver.
@@ -116,12 +77,22 @@ impl Scheduler {
         Scheduler::builder(session.host().clone(), session.driver().clone())
     }
 
-    /// Declares a queue online: no decision and no selector of this scheduler will ever name it.
+    /// Declares a queue online: no decision and no selector of this scheduler will ever name it to unmap it. Where this
+    /// driver holds it, the next online window maps it, in the round that takes the offline queues.
     ///
     /// # Errors
     /// EINVAL where it is registered as offline.
     pub fn register_online(&self, queue: QueueId) -> Result<()> {
-        todo!()
+        let held = self.shared.status_of(Selector::queue(queue)).first().is_some_and(held_by_us);
+        let mut state = self.shared.lock();
+        if state.is_offline(queue) {
+            return Err(Error::new("registering an online queue", Errno::EINVAL)
+                .on(queue)
+                .because("it is registered as offline")
+                .remedy("unregister it first"));
+        }
+        state.online.insert(queue, held);
+        Ok(())
     }
 
     /// Puts a queue into the offline class. `gpu`: its node, or [`GpuId::ALL`] to ask the driver.
@@ -130,15 +101,96 @@ impl Scheduler {
     /// EINVAL where it is registered as online; else what the driver says: ENOENT, ESRCH, EPERM, EBUSY; EOPNOTSUPP where
     /// the scope is [`Scope::Gpu`] and the driver cannot tell the node.
     pub fn register_offline(&self, queue: QueueId, gpu: GpuId) -> Result<()> {
-        todo!()
+        const WHAT: &str = "registering an offline queue";
+        if self.shared.lock().online.contains_key(&queue) {
+            return Err(Error::new(WHAT, Errno::EINVAL).on(queue).because("it is registered as online"));
+        }
+        let driver = &self.shared.driver;
+        driver.attach(queue.pid)?;
+        self.mark(Selector::queue(queue))?;
+        let status = self.shared.status_of(Selector::queue(queue)).pop();
+        let gpu = status.as_ref().map_or(gpu, |status| status.gpu);
+        if gpu == GpuId::ALL && self.shared.lock().rules.scope == Scope::Gpu {
+            return Err(Error::new(WHAT, Errno::EOPNOTSUPP)
+                .on(queue)
+                .because("the driver cannot tell its node")
+                .remedy("name the node"));
+        }
+        let job = self.job(queue.pid);
+        let key = self.shared.lock().key(gpu);
+        let step = self.shared.step(&[key], |state, now| {
+            state.processes.entry(queue.pid).or_insert(Process { whole: false, hold_new: false, job });
+            match &status {
+                Some(status) => state.insert_status(status, now),
+                None => state.insert(queue, gpu, false, now),
+            }
+        });
+        step.error.map_or(Ok(()), Err)
     }
 
-    /// Puts all queues of a process, present and future, into the offline class; returns how many it has now.
+    /// Puts all queues of a process, present and future, into the offline class; returns how many it has now. Queues of
+    /// it that are registered as online stay online.
     ///
     /// # Errors
-    /// As [`Scheduler::register_offline`].
+    /// As [`Scheduler::register_offline`]; EOPNOTSUPP where the driver cannot list queues.
     pub fn register_offline_process(&self, pid: Pid) -> Result<u32> {
-        todo!()
+        if !self.shared.capabilities.contains(Capabilities::STATUS) {
+            return Err(Error::new("registering an offline process", Errno::EOPNOTSUPP)
+                .on(format_args!("pid {pid}"))
+                .because("the driver cannot list its queues")
+                .remedy("register them one by one"));
+        }
+        self.shared.driver.attach(pid)?;
+        let job = self.job(pid);
+        let mixed = {
+            let mut state = self.shared.lock();
+            let process = state.processes.entry(pid).or_insert(Process { whole: true, hold_new: false, job });
+            process.whole = true;
+            !state.is_whole(pid)
+        };
+        if !mixed {
+            self.mark(Selector::process(pid))?;
+        }
+        let statuses = self.shared.status_of(Selector::process(pid));
+        for status in &statuses {
+            if mixed && !self.shared.lock().online.contains_key(&status.queue) {
+                self.mark(Selector::queue(status.queue))?;
+            }
+        }
+        let step = self.shared.step(&[], |state, now| {
+            for status in &statuses {
+                state.insert_status(status, now);
+            }
+        });
+        let queues = self.shared.lock().queues_of(pid).len();
+        step.error.map_or(Ok(u32::try_from(queues).unwrap_or(u32::MAX)), Err)
+    }
+
+    /// Sets the policy's flags, where the driver knows any.
+    fn mark(&self, selector: Selector) -> Result<()> {
+        if self.shared.capabilities.contains(Capabilities::POLICY) {
+            let marks = self.shared.lock().rules.marks;
+            self.shared.driver.set_policy(selector, marks, PolicyFlags::empty())?;
+            self.shared.lock().marked.insert((selector.pid, selector.queue));
+        }
+        Ok(())
+    }
+
+    fn unmark(&self, marked: impl IntoIterator<Item = (Pid, Option<u32>)>) {
+        let marks = self.shared.lock().rules.marks;
+        for (pid, queue) in marked {
+            let selector = Selector { queue, ..Selector::process(pid) };
+            if let Err(error) = self.shared.driver.set_policy(selector, PolicyFlags::empty(), marks) {
+                tracing::debug!(%error, "a mark ends with the lease instead");
+            }
+        }
+    }
+
+    /// The process group where the host shows it, else the process.
+    fn job(&self, pid: Pid) -> u32 {
+        let stat = self.shared.host.read_text(&format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().nth(2).and_then(|group| group.parse().ok()).unwrap_or(pid)
     }
 
     /// Forgets a queue, online or offline; a held one is given back first.
@@ -146,7 +198,18 @@ impl Scheduler {
     /// # Errors
     /// ENOENT where it is not registered; else what the driver says.
     pub fn unregister(&self, queue: QueueId) -> Result<()> {
-        todo!()
+        let known = {
+            let mut state = self.shared.lock();
+            state.online.remove(&queue).is_some() || state.is_offline(queue)
+        };
+        if !known {
+            return Err(Error::new("unregistering a queue", Errno::ENOENT).on(queue).because("it is not registered"));
+        }
+        let error = self.give_back(&|id| id == queue);
+        self.shared.lock().remove(queue, self.shared.host.now());
+        let marked = self.shared.lock().marked.take(&(queue.pid, Some(queue.id)));
+        self.unmark(marked);
+        error.map_or(Ok(()), Err)
     }
 
     /// Forgets a process and all its queues; held ones are given back first.
@@ -154,7 +217,21 @@ impl Scheduler {
     /// # Errors
     /// ESRCH where it is not registered; else what the driver says.
     pub fn unregister_process(&self, pid: Pid) -> Result<()> {
-        todo!()
+        if !self.shared.lock().processes.contains_key(&pid) {
+            return Err(Error::new("unregistering a process", Errno::ESRCH)
+                .on(format_args!("pid {pid}"))
+                .because("it is not registered"));
+        }
+        let error = self.give_back(&|id| id.pid == pid);
+        let marked: BTreeSet<_> = {
+            let mut state = self.shared.lock();
+            state.remove_process(pid, self.shared.host.now());
+            let (of_process, rest) = std::mem::take(&mut state.marked).into_iter().partition(|mark| mark.0 == pid);
+            state.marked = rest;
+            of_process
+        };
+        self.unmark(marked);
+        error.map_or(Ok(()), Err)
     }
 
     /// An online request on every domain. Returns once the offline queues are where the policy wants them; an error
@@ -165,51 +242,97 @@ impl Scheduler {
 
     /// An online request on the domains of some nodes; none = all. With [`Scope::Machine`] there is one domain.
     pub fn online_on(&self, gpus: &[GpuId]) -> OnlineGuard {
-        todo!()
+        let keys: BTreeSet<GpuId> = {
+            let state = self.shared.lock();
+            gpus.iter().map(|gpu| state.key(*gpu)).collect()
+        };
+        let everywhere = keys.contains(&GpuId::ALL);
+        OnlineGuard::enter(self.shared.clone(), if everywhere { Vec::new() } else { keys.into_iter().collect() })
     }
 
     /// Does what is due now: events, policy wake-ups, heartbeats of held queues.
     pub fn tick(&self) -> Step {
-        todo!()
+        self.shared.tick()
     }
 
     /// When [`Scheduler::tick`] is due at the latest (machine time); None: not before something happens.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        todo!()
+        self.shared.lock().next_wakeup(self.shared.host.now())
     }
 
-    /// The offline queues as the policy would see them now, in order of their ids.
+    /// The offline queues as the policy would see them now, in order of their ids. Queues of nodes that are left alone
+    /// are not among them.
     pub fn offline(&self) -> Vec<OfflineQueue> {
-        todo!()
+        let state = self.shared.lock();
+        let mut queues: Vec<_> = state.domains.values().flat_map(|domain| domain.offline()).copied().collect();
+        queues.sort_unstable_by_key(|queue| queue.id);
+        queues
     }
 
     /// The queues that are registered as online.
     pub fn online_queues(&self) -> Vec<QueueId> {
-        todo!()
+        self.shared.lock().online.keys().copied().collect()
     }
 
     /// First error since the last call, of any thread (the background thread's too).
     pub fn take_error(&self) -> Option<Error> {
-        todo!()
+        self.shared.lock().first_error.take()
     }
 
     /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`].
     pub fn tripped(&self) -> Vec<GpuId> {
-        todo!()
+        self.shared.lock().tripped.iter().copied().collect()
     }
 
     /// Says that a node may be touched again, and brings its queues where they belong.
     pub fn readmit(&self, gpu: GpuId) -> Step {
-        todo!()
+        let key = {
+            let now = self.shared.host.now();
+            let mut state = self.shared.lock();
+            state.readmit(gpu, now);
+            state.key(gpu)
+        };
+        self.shared.rescan();
+        self.shared.step(&[key], |_, _| {})
     }
 
     /// The policy.
     pub fn policy(&self) -> &dyn Policy {
-        todo!()
+        self.shared.policy.as_ref()
     }
 
     /// The latencies so far.
     pub fn stats(&self) -> &Arc<Stats> {
-        todo!()
+        &self.shared.stats
+    }
+
+    /// Gives back held queues whatever the policy says; returns the first error.
+    fn give_back(&self, which: &dyn Fn(QueueId) -> bool) -> Option<Error> {
+        self.shared
+            .carry_out(&[], |state| {
+                let held: Vec<QueueId> = state.held().filter(|id| which(*id)).collect();
+                state.give_back(held.into_iter())
+            })
+            .error
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.ticker = None;
+        if let Some(error) = self.give_back(&|_| true) {
+            tracing::warn!(%error, "queues come back through the driver's watchdog instead");
+        }
+        let marked = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            std::mem::take(&mut state.marked)
+        };
+        self.unmark(marked);
+        if self.shared.policy.setup().reservation.is_some() {
+            if let Err(error) = self.shared.driver.set_reservation(GpuId::ALL, 0, 0) {
+                tracing::warn!(%error, "the reservation ends with the lease instead");
+            }
+        }
     }
 }

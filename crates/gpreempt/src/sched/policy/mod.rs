@@ -6,11 +6,29 @@
 //!
 //! [`named`] makes one from text, for example `rate-bound:residency=5ms,floor=10%`; its `Display` writes that text again.
 
+mod lazy;
+mod parameter;
+mod rate_bound;
+mod reserve;
+mod slice;
+mod unmap;
+
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::Result;
+use nix::errno::Errno;
+
+use crate::error::{Error, Result};
 use crate::queue::{GpuId, PolicyFlags, QueueId};
+
+pub use lazy::Lazy;
+pub use parameter::Parameter;
+pub use rate_bound::RateBound;
+pub use reserve::Reserve;
+pub use slice::Slice;
+pub use unmap::Unmap;
+
+use parameter::Given;
 
 /// One offline queue as a policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +41,9 @@ pub struct OfflineQueue {
     pub held: bool,
     /// When that last changed (machine time).
     pub since: Duration,
-    /// It has no work, as far as known: mapped with pointers equal and no waves, or taken in that state and its write
-    /// pointer has not moved.
-    pub idle: bool,
+    /// Since when it is known to have no work (mapped: pointers equal and no waves; held: it was so when taken, and its
+    /// write pointer has not moved); None = it has work, or nobody looked.
+    pub idle_since: Option<Duration>,
 }
 
 /// What a policy decides on. All times are machine time.
@@ -53,6 +71,22 @@ pub struct View<'a> {
     pub offline_ran: Duration,
     /// Length of the sliding window, or the time since the domain began, if that is shorter.
     pub window: Duration,
+}
+
+impl View<'_> {
+    /// The queues that are on the hardware.
+    pub fn mapped(&self) -> impl Iterator<Item = &OfflineQueue> {
+        self.offline.iter().filter(|queue| !queue.held)
+    }
+
+    /// The queues that are held.
+    pub fn held(&self) -> impl Iterator<Item = &OfflineQueue> {
+        self.offline.iter().filter(|queue| queue.held)
+    }
+}
+
+fn ids<'a>(queues: impl Iterator<Item = &'a OfflineQueue>) -> Vec<QueueId> {
+    queues.map(|queue| queue.id).collect()
 }
 
 /// What to do. Queues named twice or in the wrong state do no harm: the verbs are idempotent.
@@ -93,11 +127,40 @@ pub trait Policy: fmt::Debug + fmt::Display + Send + Sync {
     fn decide(&self, view: &View<'_>) -> Decision;
 }
 
+/// A policy that [`named`] knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    make: fn(&Given<'_>) -> Result<Box<dyn Policy>>,
+}
+
+/// Every policy that [`named`] knows.
+pub const ALL: &[Kind] = &[unmap::KIND, reserve::KIND, lazy::KIND, slice::KIND, rate_bound::KIND];
+
 /// A policy from its name and, after a colon, parameters: `slice:period=20ms,online=75%`.
 ///
 /// # Errors
 /// EINVAL names what is wrong and what it may be.
+///
+/// # Examples
+/// ```
+/// let policy = gpreempt::sched::policy::named("rate-bound:residency=10ms")?;
+/// assert_eq!(policy.to_string(), "rate-bound:residency=10ms,coalesce=2ms,floor=10%,window=100ms");
+/// # Ok::<(), gpreempt::Error>(())
+/// ```
 pub fn named(text: &str) -> Result<Box<dyn Policy>> {
-    let _ = text;
-    todo!()
+    let (name, parameters) = text.split_once(':').unwrap_or((text, ""));
+    let name = name.trim();
+    let Some(kind) = ALL.iter().find(|kind| kind.name == name) else {
+        let names: Vec<&str> = ALL.iter().map(|kind| kind.name).collect();
+        return Err(Error::new("choosing a policy", Errno::EINVAL)
+            .because(format!("there is no policy `{name}`"))
+            .remedy(format!("policies: {}", names.join(", "))));
+    };
+    (kind.make)(&Given::parse(kind.name, kind.parameters, parameters)?)
 }

@@ -1,0 +1,180 @@
+//! What happens without us: queues come and go, processes exit, holds expire, queues run dry.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::driver::{Capabilities, Event, EventKind, QueueStatus, Selector, Want};
+use crate::queue::{Pid, QueueId, QueueState};
+use crate::sched::shared::Shared;
+use crate::sched::state::State;
+use crate::trace::Record;
+
+/// What a queue's status says of our hold.
+pub(super) fn held_by_us(status: &QueueStatus) -> bool {
+    status.state.contains(QueueState::PREEMPTED | QueueState::MINE)
+}
+
+impl State {
+    /// Adds an offline queue as its status describes it.
+    pub(super) fn insert_status(&mut self, status: &QueueStatus, now: Duration) {
+        let held = held_by_us(status);
+        self.insert(status.queue, status.gpu, held, now);
+        // The driver itself holds only queues without work (LAZY_ACTIVATION); they wake up when their write pointer moves.
+        let Some((read, write)) = status.pointers else { return };
+        if let Some(domain) = self.home(status.queue).and_then(|key| self.domains.get_mut(&key)) {
+            domain.set_idle(status.queue, (held && read == write).then_some(write), now);
+        }
+    }
+}
+
+impl Shared {
+    /// Reads events and takes note. Never waits.
+    pub(super) fn take_events(&self) {
+        if !self.capabilities.contains(Capabilities::EVENTS) {
+            return;
+        }
+        let _in_order = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = match self.driver.events() {
+            Ok(events) => events,
+            Err(error) => {
+                self.lock().first_error.get_or_insert(error);
+                return;
+            }
+        };
+        if events.is_empty() {
+            return;
+        }
+        for event in &events {
+            self.take_event(event);
+        }
+        if events.iter().any(|event| event.lost > 0) {
+            self.rescan();
+        }
+        let record = |event: &Event| Record::Event { kind: event.kind, gpu: event.gpu, at: event.time };
+        self.publish(&events.iter().map(record).collect::<Vec<_>>());
+    }
+
+    fn take_event(&self, event: &Event) {
+        let now = self.host.now();
+        let queue = event.pid.zip(event.queue).map(|(pid, id)| QueueId { pid, id });
+        match (event.kind, event.pid, queue) {
+            (EventKind::QueueCreated, Some(pid), Some(queue)) => {
+                if !self.lock().is_whole(pid) {
+                    return;
+                }
+                let known = self.status_of(Selector::queue(queue)).pop();
+                let mut state = self.lock();
+                match known {
+                    Some(status) => state.insert_status(&status, now),
+                    None => {
+                        // The state in which the policy will name it; the verbs are idempotent.
+                        let held = !state.is_online(event.gpu);
+                        state.insert(queue, event.gpu, held, now);
+                    }
+                }
+            }
+            (EventKind::QueueDestroyed, _, Some(queue)) => {
+                let mut state = self.lock();
+                state.remove(queue, now);
+                state.online.remove(&queue);
+            }
+            (EventKind::TargetExited, Some(pid), _) => self.lock().remove_process(pid, now),
+            (EventKind::HoldExpired, Some(_), Some(queue)) => self.lock().correct(queue, false, now),
+            (EventKind::HoldExpired | EventKind::NodeReset, _, _) => self.rescan(),
+            _ => {}
+        }
+    }
+
+    /// Status as registration needs it; none where the driver cannot tell.
+    pub(super) fn status_of(&self, selector: Selector) -> Vec<QueueStatus> {
+        if !self.capabilities.contains(Capabilities::STATUS) {
+            return Vec::new();
+        }
+        let pointers = self.policy.setup().idle_poll.is_some() && self.capabilities.contains(Capabilities::POINTERS);
+        self.driver.queue_status(selector, Want { pointers, waves: false }).unwrap_or_default()
+    }
+
+    /// Compares the books of every registered process with the driver's.
+    pub(super) fn rescan(&self) {
+        if !self.capabilities.contains(Capabilities::STATUS) {
+            return;
+        }
+        // Claimed, so that no call changes a queue between reading and noting its state.
+        let _claim = self.claim_domains(&[]);
+        let pids: BTreeSet<Pid> = {
+            let state = self.lock();
+            let queues = state.domains.values().flat_map(|domain| domain.offline().iter().map(|queue| queue.id.pid));
+            queues.chain(state.processes.keys().copied()).collect()
+        };
+        for pid in pids {
+            let Ok(statuses) = self.driver.queue_status(Selector::process(pid), Want::default()) else { continue };
+            let now = self.host.now();
+            let mut state = self.lock();
+            let seen: BTreeSet<u32> = statuses.iter().map(|status| status.queue.id).collect();
+            for queue in state.queues_of(pid) {
+                if !seen.contains(&queue.id) {
+                    state.remove(queue, now);
+                }
+            }
+            for status in &statuses {
+                state.correct(status.queue, held_by_us(status), now);
+                if state.is_whole(pid) && !state.is_offline(status.queue) {
+                    state.insert_status(status, now);
+                }
+            }
+        }
+    }
+
+    /// Reads pointers and notes which queues have no work. A mapped queue whose pointers meet is asked for waves once.
+    fn look_for_idle(&self) {
+        let queues: Vec<(QueueId, bool, Option<u64>)> = {
+            let mut state = self.lock();
+            let notes = state.domains.values_mut().flat_map(|domain| {
+                let entries = domain.entries().map(|(queue, note)| (queue.id, queue.held, note.idle_at));
+                entries.collect::<Vec<_>>()
+            });
+            notes.collect()
+        };
+        let pids: BTreeSet<Pid> = queues.iter().map(|(queue, _, _)| queue.pid).collect();
+        for pid in pids {
+            let want = Want { pointers: true, waves: false };
+            let Ok(statuses) = self.driver.queue_status(Selector::process(pid), want) else { continue };
+            for status in statuses {
+                let Ok(at) = queues.binary_search_by_key(&status.queue, |(queue, _, _)| *queue) else { continue };
+                let (queue, held, idle_at) = queues[at];
+                let idle_at = match status.pointers {
+                    Some((_, write)) if idle_at == Some(write) => continue,
+                    Some((read, write)) if read == write && !held && self.has_no_waves(queue) => Some(write),
+                    _ => None,
+                };
+                let now = self.host.now();
+                let mut state = self.lock();
+                if let Some(key) = state.home(queue) {
+                    if let Some(domain) = state.domains.get_mut(&key) {
+                        domain.set_idle(queue, idle_at, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_no_waves(&self, queue: QueueId) -> bool {
+        let want = Want { pointers: true, waves: self.capabilities.contains(Capabilities::WAVES) };
+        let statuses = self.driver.queue_status(Selector::queue(queue), want).unwrap_or_default();
+        statuses.iter().any(|status| status.state.contains(QueueState::IDLE) || status.waves == Some(0))
+    }
+
+    /// Everything that a tick reads, as far as it is due.
+    pub(super) fn take_in(&self) {
+        self.take_events();
+        let now = self.host.now();
+        let (poll, look) = self.lock().watch(now);
+        if poll && !self.capabilities.contains(Capabilities::EVENTS) {
+            self.rescan();
+        }
+        if look {
+            self.look_for_idle();
+        }
+    }
+}

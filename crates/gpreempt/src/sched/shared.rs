@@ -1,0 +1,177 @@
+//! What the scheduler, its guards and its thread share, and the one way in which each of them acts.
+//!
+//! The lock guards the books, never a driver call: whoever acts claims its domains, executes with the lock released, takes
+//! note, and lets the next one in. A second online request therefore waits until the first one's unmap is done (it may
+//! not begin before), while requests on other domains go on. Records reach the recorder with no lock held. Only the policy runs under
+//! the lock; it is a pure function.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::driver::{Capabilities, Driver};
+use crate::host::{Alarm, Host};
+use crate::queue::GpuId;
+use crate::sched::execute::Executor;
+use crate::sched::policy::Policy;
+use crate::sched::scheduler::Step;
+use crate::sched::state::{Plan, State};
+use crate::sched::timeline::Timeline;
+use crate::stats::Stats;
+use crate::trace::{Record, Recorder};
+
+/// Shared parts. Order of locks: `intake`, then `state`.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) policy: Box<dyn Policy>,
+    pub(super) capabilities: Capabilities,
+    pub(super) grace: Duration,
+    pub(super) stats: Arc<Stats>,
+    pub(super) recorder: Option<Arc<dyn Recorder>>,
+    pub(super) state: Mutex<State>,
+    pub(super) timeline: Mutex<Timeline>,
+    /// One thread at a time reads events, so that they are applied in order.
+    pub(super) intake: Mutex<()>,
+    pub(super) alarm: Arc<Alarm>,
+    pub(super) released: Condvar,
+}
+
+/// Domains that a thread has claimed; dropping lets others in.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    shared: &'a Shared,
+    keys: Vec<GpuId>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.set_busy(&self.keys, false);
+        self.shared.rouse(&state);
+        drop(state);
+        self.shared.released.notify_all();
+    }
+}
+
+impl Shared {
+    /// The books are kept whole by every method, so a panic elsewhere does not spoil them.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the background thread if it sleeps longer than it may.
+    fn rouse(&self, state: &State) {
+        let Some(asleep_until) = state.asleep_until else { return };
+        let wakeup = state.next_wakeup(self.host.now());
+        if wakeup.is_some_and(|wakeup| asleep_until.is_none_or(|until| wakeup < until)) {
+            self.alarm.ring();
+        }
+    }
+
+    /// Waits until nobody works on these domains (all, where gangs are on; none given = all), and claims them.
+    fn claim<'a>(&'a self, mut state: MutexGuard<'a, State>, keys: &[GpuId]) -> (MutexGuard<'a, State>, Claim<'a>) {
+        loop {
+            let keys = state.together(keys);
+            if !state.any_busy(&keys) {
+                state.set_busy(&keys, true);
+                return (state, Claim { shared: self, keys });
+            }
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Claims domains for something else than a step.
+    pub(super) fn claim_domains(&self, keys: &[GpuId]) -> Claim<'_> {
+        self.claim(self.lock(), keys).1
+    }
+
+    /// Notes a change, then brings these domains (none = all) where the policy wants them.
+    pub(super) fn step(&self, keys: &[GpuId], change: impl FnOnce(&mut State, Duration)) -> Step {
+        let mut state = self.lock();
+        if state.closed {
+            return Step::default();
+        }
+        change(&mut state, self.host.now());
+        let (state, claim) = self.claim(state, keys);
+        self.execute(state, claim, |state, keys| state.plan(self.policy.as_ref(), self.host.now(), keys))
+    }
+
+    /// Carries out a plan of the caller's own.
+    pub(super) fn carry_out(&self, keys: &[GpuId], plan: impl FnOnce(&mut State) -> Plan) -> Step {
+        let (state, claim) = self.claim(self.lock(), keys);
+        self.execute(state, claim, |state, _| plan(state))
+    }
+
+    /// What is due by itself.
+    pub(super) fn tick(&self) -> Step {
+        self.take_in();
+        let state = self.lock();
+        let keys = state.due(self.host.now());
+        if keys.is_empty() || state.closed {
+            return Step::default();
+        }
+        let (state, claim) = self.claim(state, &keys);
+        self.execute(state, claim, |state, keys| state.plan(self.policy.as_ref(), self.host.now(), keys))
+    }
+
+    fn execute(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        claim: Claim<'_>,
+        plan: impl FnOnce(&mut State, &[GpuId]) -> Plan,
+    ) -> Step {
+        let plan = plan(&mut state, &claim.keys);
+        drop(state);
+        if plan.is_empty() {
+            return Step::default();
+        }
+        let executor = Executor {
+            host: self.host.as_ref(),
+            driver: self.driver.as_ref(),
+            stats: &self.stats,
+            grace: self.grace,
+            traced: self.recorder.is_some(),
+        };
+        let released = plan.release_new.clone();
+        let done = executor.run(plan);
+
+        let mut state = self.lock();
+        for pid in released {
+            if let Some(process) = state.processes.get_mut(&pid) {
+                process.hold_new = false;
+            }
+        }
+        let outcome = state.apply(done.verdicts, done.begin, done.end);
+        let error = done.error.or(outcome.error);
+        if let Some(error) = &error {
+            state.first_error.get_or_insert_with(|| error.clone());
+        }
+        let mut records = done.records;
+        if self.recorder.is_some() {
+            records.extend(self.observe(&state, done.begin, done.end));
+        }
+        drop(state);
+        drop(claim);
+        self.publish(&records);
+        Step {
+            unmapped: outcome.unmapped,
+            remapped: outcome.remapped,
+            rounds: done.rounds,
+            elapsed: done.end.saturating_sub(done.begin),
+            error,
+        }
+    }
+
+    fn observe(&self, state: &State, begin: Duration, end: Duration) -> Vec<Record> {
+        let mut timeline = self.timeline.lock().unwrap_or_else(PoisonError::into_inner);
+        timeline.observe(state.domains.values().flat_map(|domain| domain.offline()), begin, end)
+    }
+
+    /// Hands records to the recorder. Called with no lock held.
+    pub(super) fn publish(&self, records: &[Record]) {
+        if let Some(recorder) = &self.recorder {
+            records.iter().for_each(|record| recorder.record(record));
+        }
+    }
+}

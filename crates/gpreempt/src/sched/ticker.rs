@@ -1,0 +1,55 @@
+//! The background thread that ticks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+use nix::errno::Errno;
+
+use crate::error::{Error, Result};
+use crate::sched::shared::Shared;
+
+/// Ticks until dropped.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(super) fn start(shared: Arc<Shared>) -> Result<Ticker> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, of_thread) = (stop.clone(), shared.clone());
+        let thread = Builder::new().name("gpreempt-scheduler".to_owned()).spawn(move || {
+            while !seen.load(Ordering::Acquire) {
+                of_thread.tick();
+                let deadline = {
+                    let mut state = of_thread.lock();
+                    let deadline = state.next_wakeup(of_thread.host.now());
+                    state.asleep_until = Some(deadline);
+                    deadline
+                };
+                of_thread.host.park(&of_thread.alarm, deadline);
+                of_thread.lock().asleep_until = None;
+            }
+        });
+        let thread = thread.map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
+            Error::new("starting the scheduler's thread", errno)
+        })?;
+        Ok(Ticker { shared, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.shared.alarm.ring();
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                tracing::error!("the scheduler's thread panicked");
+            }
+        }
+    }
+}
