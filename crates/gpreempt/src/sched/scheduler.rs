@@ -177,7 +177,8 @@ impl Scheduler {
     }
 
     fn unmark(&self, marked: impl IntoIterator<Item = (Pid, Option<u32>)>) {
-        let marks = self.shared.lock().rules.marks;
+        // Laziness may be on for a window, too.
+        let marks = self.shared.lock().rules.marks | PolicyFlags::LAZY_ACTIVATION;
         for (pid, queue) in marked {
             let selector = Selector { queue, ..Selector::process(pid) };
             if let Err(error) = self.shared.driver.set_policy(selector, PolicyFlags::empty(), marks) {

@@ -368,7 +368,8 @@ impl State {
     /// Gives back these queues, whatever the policy says.
     pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>) -> Plan {
         let ids: BTreeSet<QueueId> = held.collect();
-        Plan { remap: self.items(&self.groups(&ids), &Groups::new(), false), ..Plan::default() }
+        let remap = self.items(&self.groups(&ids), &Groups::new(), false);
+        Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
     }
 
     /// Everything that is held, nodes that are left alone excepted.
