@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn an_offline_queue_leaves_after_one_full_interval_of_idleness() {
         let mut scene = Scene::new(RULE);
-        assert_eq!(scene.unmaps(0, &[mapped(3, (8, 8))]), []);
+        assert_eq!(scene.unmaps(0, &[mapped(3, (8, 8))]), [0; 0]);
         assert_eq!(scene.unmaps(1, &[mapped(3, (8, 8))]), [3]);
     }
 
@@ -289,9 +289,9 @@ mod tests {
     fn work_between_two_looks_starts_the_idle_time_anew() {
         let mut scene = Scene::new(RULE);
         scene.look(0, &[mapped(3, (8, 8))]);
-        assert_eq!(scene.unmaps(1, &[mapped(3, (16, 16))]), [], "it worked and went idle in between");
-        assert_eq!(scene.unmaps(2, &[mapped(3, (16, 24))]), [], "it works");
-        assert_eq!(scene.unmaps(3, &[mapped(3, (24, 24))]), []);
+        assert_eq!(scene.unmaps(1, &[mapped(3, (16, 16))]), [0; 0], "it worked and went idle in between");
+        assert_eq!(scene.unmaps(2, &[mapped(3, (16, 24))]), [0; 0], "it works");
+        assert_eq!(scene.unmaps(3, &[mapped(3, (24, 24))]), [0; 0]);
         assert_eq!(scene.unmaps(4, &[mapped(3, (24, 24))]), [3]);
     }
 
@@ -377,7 +377,7 @@ mod tests {
         scene.look(0, &[mapped(3, (8, 8))]);
         scene.look(1, &[mapped(3, (8, 8))]);
         // The watchdog ended the hold.
-        assert_eq!(scene.unmaps(2, &[mapped(3, (8, 8))]), []);
+        assert_eq!(scene.unmaps(2, &[mapped(3, (8, 8))]), [0; 0]);
         assert_eq!(scene.idle.held().count(), 0);
         assert_eq!(scene.unmaps(3, &[mapped(3, (8, 8))]), [3]);
     }

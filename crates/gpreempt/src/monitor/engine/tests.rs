@@ -254,7 +254,7 @@ fn equal_pointers_with_live_waves_are_not_idle() {
     assert_eq!(scene.fake.world().wave_looks, 2);
     scene.set(1, |status| status.waves = None);
     scene.look();
-    assert_eq!(ids(&scene.look().cleaned), [], "nor are waves that cannot be counted");
+    assert_eq!(ids(&scene.look().cleaned), [0; 0], "nor are waves that cannot be counted");
 }
 
 #[test]
