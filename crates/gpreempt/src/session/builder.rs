@@ -33,6 +33,19 @@ pub enum Backend {
 }
 
 /// Chooses and configures the machine of a [`Session`].
+///
+/// ```
+/// use gpreempt::{Backend, GpuId, QueueClass, SessionBuilder};
+///
+/// let session = SessionBuilder { backend: Backend::Sim, sim_virtual_clock: true, ..Default::default() }.open()?;
+/// let (offline, _) = session.queues()?.into_iter().find(|(_, queue)| queue.priority < Some(6)).expect("a guest");
+/// session.classify(offline, QueueClass::Offline)?;
+/// session.unmap(&[offline], std::time::Duration::ZERO)?;
+/// assert!(!session.is_active(offline)?);
+/// session.remap(&[offline])?;
+/// assert_eq!(session.status(GpuId::ALL)?.nodes, 8);
+/// # Ok::<(), gpreempt::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct SessionBuilder {
     /// Which machine.
@@ -137,7 +150,7 @@ impl SessionBuilder {
             }
             None => (Hardware::Model { model, gpus: SIM_GPUS, partition: Partition::Spx }, SIM_GPUS),
         };
-        let scenario = match &self.sim_scenario {
+        let mut scenario = match &self.sim_scenario {
             _ if self.sim_empty => Scenario::empty(),
             None => Scenario::builtin_default(nodes),
             Some(name) => Scenario::named(&name.to_string_lossy(), nodes)?,
@@ -145,6 +158,10 @@ impl SessionBuilder {
         let os = OsHost::new();
         let name = os.read_text("/proc/self/comm").unwrap_or_default();
         let me = os.identity();
+        for guest in scenario.processes.iter_mut().filter(|guest| guest.pid == me.pid) {
+            // The number is this process's; the machine chooses another.
+            guest.pid = 0;
+        }
         Ok(Config {
             hardware,
             cost: CostModel::named(self.sim_cost_model.as_deref().unwrap_or("design"))?,

@@ -6,7 +6,7 @@ mod batch;
 mod builder;
 mod handles;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -42,6 +42,8 @@ pub struct Session {
     host: Arc<dyn Host>,
     driver: Arc<dyn Driver>,
     handles: Handles,
+    /// The nodes; amdkfd does not change them while a process has `/dev/kfd` open.
+    gpus: OnceLock<Vec<GpuId>>,
     /// A batch and the restore that its failure asks for are one step for other threads.
     batch: Mutex<()>,
     /// Shared with monitors and schedulers.
@@ -78,7 +80,16 @@ impl Session {
         let handles = Handles::new(host.identity().pid);
         let claims = Claims::new();
         let explicit = claims.window(&[]);
-        Session { host, driver, handles, batch: Mutex::new(()), claims, explicit, process: std::process::id() }
+        Session {
+            host,
+            driver,
+            handles,
+            gpus: OnceLock::new(),
+            batch: Mutex::new(()),
+            claims,
+            explicit,
+            process: std::process::id(),
+        }
     }
 
     /// The seam.
@@ -243,13 +254,9 @@ impl Session {
         if gpu != GpuId::ALL {
             return self.driver.node_status(gpu);
         }
-        let nodes = discover::sysfs::nodes(self.host.as_ref())?;
-        if nodes.is_empty() {
-            return Err(Error::new(OPERATION, Errno::ENODEV).because("no GPU in the topology"));
-        }
         let mut sum = HqdStatus::default();
-        for node in nodes {
-            sum.add(&self.driver.node_status(node.gpu)?);
+        for &gpu in self.gpus(OPERATION)? {
+            sum.add(&self.driver.node_status(gpu)?);
         }
         Ok(sum)
     }
@@ -452,6 +459,17 @@ impl Session {
 
     fn check_process(&self, operation: &'static str) -> Result<()> {
         if std::process::id() == self.process { Ok(()) } else { Err(Error::of_driver(operation, Errno::EBADF)) }
+    }
+
+    fn gpus(&self, operation: &'static str) -> Result<&[GpuId]> {
+        if let Some(gpus) = self.gpus.get() {
+            return Ok(gpus);
+        }
+        let gpus: Vec<GpuId> = discover::sysfs::nodes(self.host.as_ref())?.iter().map(|node| node.gpu).collect();
+        if gpus.is_empty() {
+            return Err(Error::new(operation, Errno::ENODEV).because("no GPU in the topology"));
+        }
+        Ok(self.gpus.get_or_init(|| gpus))
     }
 
     fn has(&self, capabilities: Capabilities) -> bool {
