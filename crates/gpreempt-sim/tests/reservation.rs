@@ -1,0 +1,105 @@
+//! The reservation: how many offline queues take part at a time, and that all have their turn.
+
+mod kit;
+
+use gpreempt_sim::Machine;
+use gpreempt_sim::config::{Config, ProcessSpec, Workload};
+use gpreempt_sys::*;
+use kit::*;
+use nix::errno::Errno;
+
+fn light() -> Workload {
+    Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 }
+}
+
+fn root(processes: Vec<ProcessSpec>) -> Config {
+    let mut config = config(processes);
+    config.caller.privileged = true;
+    config
+}
+
+#[test]
+fn offline_queues_beyond_the_limit_are_left_out_and_online_ones_never() {
+    let machine =
+        Machine::boot(root(vec![guest(10, vec![queues(30, light())]), guest(11, vec![queues(10, light())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let answer = lease.reserve(25, 50).unwrap();
+    assert_eq!((answer.online_reserved, answer.offline_max, answer.num_nodes), (6, 12, 1));
+    let status = lease.status();
+    assert_eq!((status.active_hqd, status.offline_used, status.throttled, status.free_hqd), (22, 12, 18, 2));
+    assert_eq!((status.online_reserved, status.offline_max), (6, 12));
+    assert_eq!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED, 0);
+    let throttled =
+        lease.queues(target, ALL).unwrap().iter().filter(|q| q.state & KFD_GPREEMPT_STATE_THROTTLED != 0).count();
+    assert_eq!(throttled, 18);
+    // Its owner gone, the reservation is gone.
+    lease.close();
+    let lease = User::new(&machine, ME).lease();
+    let status = lease.status();
+    assert_eq!((status.active_hqd, status.throttled, status.offline_max), (40, 0, 24));
+    assert_ne!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED, 0);
+}
+
+#[test]
+fn throttled_queues_rotate_by_least_recent_service_whoever_is_named() {
+    let machine = Machine::boot(root(vec![guest(10, vec![queues(30, light())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.reserve(50, 50).unwrap();
+    let turns = 10;
+    for _ in 0..turns {
+        // Always names the same queues: that must not put them ahead.
+        let named: Vec<_> = lease
+            .queues(target, ALL)
+            .unwrap()
+            .iter()
+            .filter(|q| q.state & KFD_GPREEMPT_STATE_THROTTLED != 0)
+            .map(|q| entry(target, q.queue_id))
+            .collect();
+        let first = named[0];
+        assert_eq!(lease.remap(&[first]).rounds, 1);
+        pass(&machine, 20 * MS);
+    }
+    let executed: Vec<u64> = (0..30).map(|queue| machine.executed(10, queue).unwrap()).collect();
+    // 12 of 30 at a time: in 10 turns of 20 ms each has 4, and one more or less where stamps are equal.
+    assert!(executed.iter().all(|packets| (55..=100).contains(packets)), "{executed:?}");
+}
+
+#[test]
+fn naming_a_queue_that_is_not_throttled_asks_for_no_round() {
+    let machine = Machine::boot(root(vec![guest(10, vec![queues(2, light())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.reserve(50, 50).unwrap();
+    assert_eq!(lease.remap(&[entry(target, ALL)]).rounds, 0);
+}
+
+#[test]
+fn a_held_queue_leaves_its_turn_to_another() {
+    let machine = Machine::boot(root(vec![guest(10, vec![queues(13, light())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.reserve(50, 50).unwrap();
+    assert_eq!(lease.status().throttled, 1);
+    lease.unmap(&[entry(target, 3)]);
+    let status = lease.status();
+    assert_eq!((status.throttled, status.offline_used, status.preempted), (0, 12, 1));
+}
+
+#[test]
+fn a_reservation_needs_the_right_and_has_one_owner() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(1, light())])])).unwrap();
+    assert_eq!(User::new(&machine, ME).lease().reserve(10, 50).map(|_| ()), Err(Errno::EPERM));
+    let machine = Machine::boot(root(vec![guest(10, vec![queues(1, light())])])).unwrap();
+    let user = User::new(&machine, ME);
+    let (mine, other) = (user.lease(), user.lease());
+    assert_eq!(mine.reserve(60, 41).map(|_| ()), Err(Errno::EINVAL));
+    // 3 % of 24 slots round down to none, and the caller is told.
+    assert_eq!(mine.reserve(3, 90).map(|r| r.online_reserved), Ok(0));
+    assert_eq!(other.reserve(10, 50).map(|_| ()), Err(Errno::EBUSY));
+    mine.close();
+    assert_eq!(other.reserve(10, 50).map(|r| r.offline_max), Ok(12));
+    assert_eq!(other.reserve(0, 0).map(|r| r.offline_max), Ok(0));
+    assert_eq!(user.lease().reserve(10, 50).map(|r| r.offline_max), Ok(12));
+}

@@ -1,0 +1,128 @@
+//! Slots: what fits on a node at a time, and how the firmware rotates the rest.
+
+mod kit;
+
+use gpreempt_sim::Machine;
+use gpreempt_sim::config::{QueueType, Workload};
+use gpreempt_sys::*;
+use kit::*;
+
+/// Small kernels, so that queues do not crowd each other out of the shaders.
+fn light() -> Workload {
+    Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 }
+}
+
+#[test]
+fn twenty_four_queues_fit_and_the_twenty_fifth_makes_the_firmware_rotate() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(24, light())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    pass(&machine, 100 * MS);
+    assert_eq!(machine.counters().slices, 0);
+    let status = lease.status();
+    assert_eq!((status.total_hqd, status.active_hqd, status.free_hqd), (24, 24, 0));
+    assert_eq!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED, 0);
+    for queue in 0..24 {
+        assert_eq!(machine.executed(10, queue), Ok(100));
+    }
+    machine.create_queues(10, &queues(1, light())).unwrap();
+    pass(&machine, 100 * MS);
+    assert!(machine.counters().slices >= 8);
+    let status = lease.status();
+    assert_eq!((status.total_hqd, status.active_hqd, status.free_hqd), (24, 25, 0));
+    assert_ne!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED, 0);
+}
+
+#[test]
+fn a_hundred_queues_on_twenty_four_slots_all_make_progress_within_five_slices() {
+    let machine =
+        Machine::boot(config(vec![guest(10, vec![queues(50, light())]), guest(11, vec![queues(50, light())])]));
+    let machine = machine.unwrap();
+    // Each turn is a slice of 10 ms and the change to it: some waves to restore and 24 queues to map.
+    let turn = 10 * MS + MS;
+    for _ in 0..4 {
+        let before: Vec<u64> = all(&machine);
+        pass(&machine, 5 * turn);
+        for (index, (before, after)) in before.iter().zip(all(&machine)).enumerate() {
+            assert!(after >= before + 9, "queue {index}: {before} to {after}");
+        }
+    }
+
+    fn all(machine: &Machine) -> Vec<u64> {
+        [10, 11].iter().flat_map(|pid| (0..50).map(|queue| machine.executed(*pid, queue).unwrap())).collect()
+    }
+}
+
+#[test]
+fn a_slice_changes_only_the_queues_that_leave_and_come() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(25, light())])])).unwrap();
+    pass(&machine, 10 * MS);
+    // The first slice is over: 23 queues stay, one leaves, one comes.
+    let silent: Vec<u32> = {
+        let before: Vec<u64> = (0..25).map(|q| machine.service(10, q).unwrap()).collect();
+        pass(&machine, 20 * US);
+        (0..25).filter(|q| machine.service(10, *q).unwrap() == before[*q as usize]).collect()
+    };
+    assert_eq!(silent.len(), 2, "{silent:?}");
+}
+
+#[test]
+fn more_processes_than_process_slots_rotate_too() {
+    let guests = (0..14).map(|n| guest(10 + n, vec![queues(1, light())])).collect();
+    let machine = Machine::boot(config(guests)).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let status = lease.status();
+    assert_eq!((status.proc_slots, status.procs, status.active_hqd), (13, 14, 14));
+    assert_ne!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED, 0);
+    pass(&machine, 300 * MS);
+    for n in 0..14 {
+        assert!(machine.executed(10 + n, 0).unwrap() > 200);
+    }
+}
+
+#[test]
+fn two_queues_with_global_wave_sync_take_turns() {
+    let gws = |n| {
+        guest(
+            n,
+            vec![{
+                let mut q = queues(1, light());
+                q.gws = true;
+                q
+            }],
+        )
+    };
+    let machine = Machine::boot(config(vec![gws(10), gws(11), guest(12, vec![queues(1, light())])])).unwrap();
+    pass(&machine, 200 * MS);
+    let share = |pid| machine.executed(pid, 0).unwrap();
+    assert!((80..=110).contains(&share(10)) && (80..=110).contains(&share(11)), "{} {}", share(10), share(11));
+    assert_eq!(share(12), 200);
+}
+
+#[test]
+fn sdma_queues_have_slots_and_engines_of_their_own() {
+    let mut copies = queues(16, Workload::Continuous { packet_ns: MS, occupancy: 1.0, depth: 2 });
+    copies.kind = QueueType::Sdma;
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(1, busy()), copies])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let status = lease.status();
+    assert_eq!((status.sdma_slots, status.sdma_active, status.active_hqd), (64, 16, 1));
+    pass(&machine, 100 * MS);
+    assert_eq!(machine.executed(10, 0), Ok(100));
+    // 16 queues on 8 engines.
+    assert_eq!(machine.executed(10, 1), Ok(50));
+}
+
+#[test]
+fn a_queue_of_a_full_node_is_refused_as_the_kernel_refuses_it() {
+    use nix::errno::Errno;
+    let machine = Machine::boot(config(vec![guest(10, vec![])])).unwrap();
+    assert_eq!(machine.create_queues(10, &queues(255, Workload::Manual)).map(|ids| ids.len()), Ok(255));
+    assert_eq!(machine.create_queues(10, &queues(1, Workload::Manual)), Err(Errno::ENOSPC));
+    let mut copies = queues(65, Workload::Manual);
+    copies.kind = QueueType::Sdma;
+    machine.spawn(&guest(11, vec![])).unwrap();
+    assert_eq!(machine.create_queues(11, &copies), Err(Errno::ENOMEM));
+    // Ids are the lowest free ones.
+    machine.destroy_queue(10, 7).unwrap();
+    assert_eq!(machine.create_queues(10, &queues(1, Workload::Manual)), Ok(vec![7]));
+}
