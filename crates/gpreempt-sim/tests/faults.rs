@@ -1,0 +1,140 @@
+//! Faults: hung firmware, resets, and targets that vanish in the middle of a call.
+
+mod kit;
+
+use gpreempt_sim::Machine;
+use gpreempt_sim::config::{Config, Fault, FaultKind, FaultPoint};
+use gpreempt_sys::*;
+use kit::*;
+use nix::errno::Errno;
+
+fn with_fault(mut config: Config, at: FaultPoint, kind: FaultKind) -> Config {
+    config.scenario.preempt_timeout_ms = Some(2000);
+    config.scenario.faults.push(Fault { at, kind });
+    config
+}
+
+fn two_nodes() -> Config {
+    with_gpus(config(vec![guest(10, vec![queues(2, busy())]), guest(11, vec![queues(1, busy())])]), 2)
+}
+
+#[test]
+fn hung_firmware_costs_its_node_the_timeout_and_the_other_node_nothing() {
+    let config = with_fault(two_nodes(), FaultPoint::Round { nth: 1 }, FaultKind::HwsTimeout { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let gpus = gpu_ids(&machine);
+    let on = |gpu_id| kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) };
+    let batch = lease.unmap(&[on(gpus[0]), on(gpus[1])]);
+    assert_eq!(batch.results(), [minus(Errno::ETIME), 0]);
+    assert_eq!((batch.ok, batch.failed, batch.nodes, batch.rounds), (1, 1, 2, 2));
+    // The marks stay.
+    assert_eq!((batch.entries[0].num_queues, batch.entries[1].num_queues), (2, 2));
+    assert_eq!(batch.max_node_ns, 200 + 10 * US + 2000 * MS);
+    let status = lease.node_status(gpus[0]).unwrap();
+    assert_eq!(status.flags, KFD_GPREEMPT_HQD_HWS | KFD_GPREEMPT_HQD_STOPPED | KFD_GPREEMPT_HQD_RESETTING);
+    assert!(lease.events().iter().any(|e| e.r#type == KFD_GPREEMPT_EVENT_NODE_RESET && e.gpu_id == gpus[0]));
+    // The other node works on, and this one answers that it is being reset.
+    assert!(progress(&machine, 11, 1, 10 * MS) > 0);
+    assert_eq!(lease.unmap(&[on(gpus[0])]).results(), [minus(Errno::EACCES)]);
+    pass(&machine, 200 * MS);
+    assert_eq!(lease.node_status(gpus[0]).unwrap().flags, KFD_GPREEMPT_HQD_HWS);
+    // After a reset what was there stays evicted for ever; newcomers run.
+    lease.remap(&[on(gpus[0])]);
+    assert_eq!(progress(&machine, 11, 0, 100 * MS), 0);
+    machine.spawn(&guest(12, vec![queues(1, busy())])).unwrap();
+    pass(&machine, 10 * MS);
+    assert_eq!(progress(&machine, 12, 0, 10 * MS), 10);
+}
+
+#[test]
+fn a_call_that_meets_a_reset_says_so_and_leaves_its_marks() {
+    let config = with_fault(two_nodes(), FaultPoint::Batch { nth: 1, entry: 0 }, FaultKind::NodeReset { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let (first, second) = (gpu_ids(&machine)[0], gpu_ids(&machine)[1]);
+    machine.create_queues(10, &gpreempt_sim::config::QueueSpec { nodes: vec![0], ..queues(1, busy()) }).unwrap();
+    pass(&machine, 10 * MS);
+    let on = |gpu_id| kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) };
+    let batch = lease.unmap(&[on(second), on(first)]);
+    // Its queues were evicted by the reset before they were marked, so nothing of that node changed.
+    assert_eq!(batch.results(), [0, 0]);
+    assert_ne!(batch.entries[1].state & KFD_GPREEMPT_STATE_EVICTED, 0);
+    assert_ne!(batch.entries[1].state & KFD_GPREEMPT_STATE_PREEMPTED, 0);
+}
+
+#[test]
+fn a_round_that_a_reset_cuts_short_answers_eio() {
+    let config = with_fault(two_nodes(), FaultPoint::Round { nth: 1 }, FaultKind::NodeReset { node: 1 });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let gpus = gpu_ids(&machine);
+    let on = |gpu_id| kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) };
+    let batch = lease.unmap(&[on(gpus[0]), on(gpus[1])]);
+    assert_eq!(batch.results(), [0, minus(Errno::EIO)]);
+    assert_ne!(batch.entries[1].state & KFD_GPREEMPT_STATE_PREEMPTED, 0);
+}
+
+#[test]
+fn a_queue_that_the_round_reset_answers_eacces_every_time_and_the_others_live() {
+    let fault = FaultKind::QueueReset { pid: 10, queue: 1 };
+    let machine = Machine::boot(with_fault(two_nodes(), FaultPoint::Round { nth: 1 }, fault)).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let entries = [entry(target, 0), entry(target, 1)];
+    let eacces = [0, minus(Errno::EACCES)];
+    assert_eq!(lease.unmap(&entries).results(), eacces);
+    assert_ne!(lease.state(target, 1) & KFD_GPREEMPT_STATE_RESET, 0);
+    for _ in 0..2 {
+        assert_eq!(lease.remap(&entries).results(), eacces);
+    }
+    pass(&machine, 10 * MS);
+    assert!(progress(&machine, 10, 0, 10 * MS) > 0);
+    assert_eq!(progress(&machine, 10, 1, 10 * MS), 0);
+    assert_eq!(lease.status().preempted, 0);
+}
+
+#[test]
+fn a_queue_or_process_that_vanishes_in_the_middle_of_a_batch_fails_its_entry_alone() {
+    for (kind, results) in [
+        (FaultKind::QueueDestroyed { pid: 10, queue: 1 }, [0, minus(Errno::ENOENT), 0]),
+        (FaultKind::ProcessGone { pid: 10 }, [0, minus(Errno::ESRCH), 0]),
+    ] {
+        let config = with_fault(two_nodes(), FaultPoint::Batch { nth: 1, entry: 1 }, kind.clone());
+        let machine = Machine::boot(config).unwrap();
+        let lease = User::new(&machine, ME).lease();
+        let (a, b) = (lease.offline(10), lease.offline(11));
+        let batch = lease.unmap(&[entry(a, 0), entry(a, 1), entry(b, 0)]);
+        assert_eq!(batch.answer, Ok(0));
+        assert_eq!(batch.results(), results, "{kind:?}");
+        assert_eq!(progress(&machine, 11, 0, 10 * MS), 0);
+        // All that is left is given back.
+        lease.close();
+        pass(&machine, 10 * MS);
+        assert!(progress(&machine, 11, 0, 10 * MS) > 0);
+    }
+}
+
+#[test]
+fn a_fault_strikes_at_its_time() {
+    let config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let user = User::new(&machine, ME);
+    let gpuid = gpu_ids(&machine)[0];
+    let mut args = kfd_ioctl_smi_events_args { gpuid, anon_fd: 0 };
+    user.call(AMDKFD_IOC_SMI_EVENTS, &mut args).unwrap();
+    let smi = args.anon_fd as i32;
+    let mask = KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_GPU_PRE_RESET)
+        | KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_GPU_POST_RESET);
+    machine.write(user.task, smi, &mask.to_le_bytes()).unwrap();
+    machine.advance_to(49 * MS);
+    assert_eq!(machine.read(user.task, smi, &mut [0; 64]), Err(Errno::EAGAIN));
+    machine.advance_to(200 * MS);
+    assert!(machine.poll(user.task, smi).unwrap().readable);
+    let mut bytes = [0; 64];
+    let count = machine.read(user.task, smi, &mut bytes).unwrap();
+    assert_eq!(std::str::from_utf8(&bytes[..count]), Ok("3 1 \n4 1 \n"));
+}
