@@ -121,7 +121,7 @@ impl MonitorBuilder {
         let rule = idle::Rule { idle_for: self.interval, clean: self.clean, lazy: self.lazy, renew_after };
         let watch = watch::Watch::new(self.low, self.high);
         let mut engine = Engine::new(self.host, self.driver, self.claims, rule, watch);
-        engine.look();
+        engine.look(engine.host.now());
         let first = engine.take_report();
         if let (true, Some(error)) = (first.nodes.is_empty(), first.errors.first()) {
             return Err(error.clone());
@@ -296,8 +296,8 @@ impl Worker {
             if host.park(&self.alarm, Some(look)) == Wake::Rung {
                 break;
             }
-            self.engine.look();
-            if host.now() < tick {
+            self.engine.look(look);
+            if look < tick {
                 continue;
             }
             let report = Arc::new(self.engine.take_report());

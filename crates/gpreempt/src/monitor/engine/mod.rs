@@ -19,7 +19,7 @@ use crate::queue::{GpuId, HqdStatus, Pid, QueueId, QueueState};
 /// What one tick of the monitor saw and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MonitorReport {
-    /// Machine time when the look began.
+    /// Machine time at which the look was due.
     pub at: Duration,
     /// Every node that answered.
     pub nodes: Vec<NodeStatus>,
@@ -93,9 +93,10 @@ impl Engine {
         self.idle.held().next().is_some()
     }
 
-    /// Looks once. What it did goes into the next report.
-    pub(super) fn look(&mut self) {
-        self.pending.at = self.host.now();
+    /// Looks once. What it did goes into the next report. Idle times count from the time a look was due, so that two
+    /// looks are one interval apart however late each of them came.
+    pub(super) fn look(&mut self, due: Duration) {
+        self.pending.at = due;
         if let Err(error) = self.read_nodes() {
             self.report_error(error);
         }
@@ -139,7 +140,7 @@ impl Engine {
 
     fn tend_queues(&mut self) -> Result<()> {
         let (queues, unread) = self.read_queues()?;
-        let now = self.host.now();
+        let now = self.pending.at;
         let plan = {
             let claims = self.claims.lock();
             let is_low = |gpu| self.watch.is_low(gpu);

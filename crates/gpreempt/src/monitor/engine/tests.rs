@@ -226,7 +226,8 @@ impl Scene {
 
     /// A second passes.
     fn look(&mut self) -> MonitorReport {
-        self.engine.look();
+        let now = self.fake.world().now;
+        self.engine.look(now);
         self.fake.world().now += Duration::from_secs(1);
         self.engine.take_report()
     }
