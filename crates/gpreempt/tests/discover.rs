@@ -1,11 +1,13 @@
 //! Discovery on trees of our own making, and on a recorded one where it is at hand.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use gpreempt::discover::{Discovery, proc, scan, sysfs};
+use gpreempt::discover::{Discovery, debugfs, proc, scan, sysfs};
 use gpreempt::host::os::OsHost;
-use gpreempt::{GpuId, QueueId, QueueType};
+use gpreempt::host::sim::SimHost;
+use gpreempt::{GpuId, QueueId, QueueType, SessionBuilder};
 use nix::errno::Errno;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -225,6 +227,34 @@ fn a_real_machine_of_32_partitions_is_read_whole() {
     gpus.sort_unstable();
     gpus.dedup();
     assert_eq!(gpus.len(), 8, "four partitions share a serial number");
+}
+
+#[test]
+fn the_simulated_machine_is_read_like_a_real_one() {
+    let builder = SessionBuilder { sim_virtual_clock: true, ..SessionBuilder::default() };
+    let host = SimHost::boot(builder.sim_config().unwrap()).unwrap();
+    let discovery = Discovery::new(&host);
+    let nodes = discovery.nodes().unwrap();
+    assert_eq!(nodes.len(), 8);
+    assert!(nodes.iter().all(|node| (node.num_cp_queues, node.num_xcc) == (24, 4) && node.max_engine_clk_fcompute > 0));
+    // Some of the jobs live in containers.
+    let queues = scan(&host).unwrap();
+    let contained: Vec<_> = discovery.processes().unwrap().into_iter().filter(|p| p.namespace_pids.len() > 1).collect();
+    assert!(!contained.is_empty());
+    for job in contained {
+        assert_eq!(discovery.resolve_pid(job.namespace_pids[1]).ok(), job.pid);
+        assert!(queues.iter().any(|queue| Some(queue.queue.pid) == job.pid && queue.cgroup == job.cgroup));
+    }
+    let gpus: BTreeSet<GpuId> = queues.iter().map(|queue| queue.gpu).collect();
+    assert!(gpus.iter().all(|gpu| nodes.iter().any(|node| node.gpu == *gpu)));
+    // What the runlists hold is what the slots hold.
+    let rls = debugfs::rls(&host).unwrap();
+    let hqds = debugfs::hqds(&host).unwrap();
+    for (runlist, node) in rls.nodes.iter().zip(&hqds.nodes) {
+        assert_eq!((runlist.gpu, runlist.compute_queues()), (node.gpu, node.mapped_queues()));
+        assert!(runlist.compute_queues() > 0);
+    }
+    assert!(!debugfs::mqds(&host).unwrap().truncated);
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gpreempt::driver::debugger::{Calls, DebuggerDriver};
 use gpreempt::driver::patched::PatchedDriver;
 use gpreempt::driver::{Driver, Selector, Want};
 use gpreempt::host::Host;
@@ -388,6 +389,15 @@ fn wrong_settings_are_refused_before_a_thread_starts() {
     ] {
         assert_eq!(error.errno(), Errno::EINVAL, "{error}");
     }
+}
+
+#[test]
+fn a_stock_kernel_cannot_be_monitored_and_the_error_says_what_is_missing() {
+    let bench = Bench::boot(Scenario::empty());
+    let debugger: Arc<dyn Driver> = Arc::new(DebuggerDriver::open(bench.host.clone(), Calls::PerProcess).unwrap());
+    let error = HqdMonitor::builder(bench.host.clone(), debugger).clean_idle(true).start().unwrap_err();
+    assert_eq!(error.errno(), Errno::EOPNOTSUPP);
+    assert!(error.to_string().contains("the debugger tier lacks POINTERS and WAVES and STATUS"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::driver::Selector;
-use crate::queue::{GpuId, QueueId};
+use crate::queue::{GpuId, Pid, QueueId};
 
 /// What scheduler and monitor each hold. Share one between them; without a scheduler a fresh one does.
 #[derive(Debug, Default)]
@@ -15,8 +15,15 @@ pub struct Claims {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     next: u64,
-    windows: BTreeMap<u64, Vec<Selector>>,
+    windows: BTreeMap<u64, BTreeSet<Name>>,
     cleaned: BTreeSet<QueueId>,
+}
+
+/// What a selector names, whatever is to be done to it.
+type Name = (Pid, Option<u32>, GpuId);
+
+fn name(selector: &Selector) -> Name {
+    (selector.pid, selector.queue, selector.gpu)
 }
 
 impl Claims {
@@ -31,7 +38,7 @@ impl Claims {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        state.windows.insert(id, selectors.to_vec());
+        state.windows.insert(id, selectors.iter().map(name).collect());
         Window { claims: Arc::clone(self), id }
     }
 
@@ -48,11 +55,9 @@ impl Claims {
 
 impl State {
     pub(crate) fn in_window(&self, queue: QueueId, gpu: GpuId) -> bool {
-        self.windows.values().flatten().any(|selector| {
-            selector.pid == queue.pid
-                && selector.queue.is_none_or(|id| id == queue.id)
-                && (selector.gpu == GpuId::ALL || selector.gpu == gpu)
-        })
+        let QueueId { pid, id } = queue;
+        let names = [(pid, Some(id), GpuId::ALL), (pid, Some(id), gpu), (pid, None, GpuId::ALL), (pid, None, gpu)];
+        self.windows.values().any(|window| names.iter().any(|name| window.contains(name)))
     }
 
     pub(crate) fn set_cleaned(&mut self, queues: impl IntoIterator<Item = QueueId>) {
@@ -71,24 +76,19 @@ pub struct Window {
 impl Window {
     /// Claims more queues, before they are unmapped. Waits for a batch of the monitor that is under way.
     pub fn extend(&self, selectors: &[Selector]) {
-        self.change(|claimed| claimed.extend(selectors));
+        self.change(|claimed| claimed.extend(selectors.iter().map(name)));
     }
 
     /// Ends the claim on queues, named as they were claimed, after they were mapped again.
     pub fn release(&self, selectors: &[Selector]) {
-        let names = |selector: &Selector| (selector.pid, selector.queue, selector.gpu);
-        let mut next = 0;
         self.change(|claimed| {
-            claimed.retain(|claim| {
-                // Most often they are released in the order in which they were claimed.
-                let in_order = selectors.get(next).is_some_and(|selector| names(selector) == names(claim));
-                next += usize::from(in_order);
-                !in_order && !selectors.iter().any(|selector| names(selector) == names(claim))
-            });
+            for selector in selectors {
+                claimed.remove(&name(selector));
+            }
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Selector>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<Name>)) {
         if let Some(claimed) = self.claims.lock().windows.get_mut(&self.id) {
             change(claimed);
         }
