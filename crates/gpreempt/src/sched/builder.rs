@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::driver::{Capabilities, Driver};
 use crate::error::Result;
 use crate::host::{Alarm, Host};
+use crate::monitor::Claims;
 use crate::queue::{GpuId, PolicyFlags};
 use crate::sched::Scheduler;
 use crate::sched::policy::{Policy, Unmap};
@@ -30,6 +31,7 @@ pub struct SchedulerBuilder {
     gang: bool,
     stats: Arc<Stats>,
     recorder: Option<Arc<dyn Recorder>>,
+    claims: Arc<Claims>,
 }
 
 impl SchedulerBuilder {
@@ -43,6 +45,7 @@ impl SchedulerBuilder {
             gang: false,
             stats: Arc::default(),
             recorder: None,
+            claims: Claims::new(),
         }
     }
 
@@ -86,6 +89,13 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> SchedulerBuilder {
         self.recorder = Some(recorder);
+        self
+    }
+
+    /// What it shares with monitors on the same driver, so that neither undoes the other's work; default: nothing.
+    #[must_use]
+    pub fn claims(mut self, claims: Arc<Claims>) -> SchedulerBuilder {
+        self.claims = claims;
         self
     }
 
@@ -146,6 +156,8 @@ impl SchedulerBuilder {
             intake: Mutex::new(()),
             alarm: Alarm::new(),
             released: Condvar::new(),
+            window: self.claims.window(&[]),
+            claims: self.claims,
         })
     }
 }

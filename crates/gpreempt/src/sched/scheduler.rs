@@ -72,9 +72,9 @@ impl Scheduler {
         SchedulerBuilder::new(host, driver)
     }
 
-    /// Configures a scheduler on a session's host and driver.
+    /// Configures a scheduler on a session: on its host and driver, and agreed with its monitors.
     pub fn on(session: &Session) -> SchedulerBuilder {
-        Scheduler::builder(session.host().clone(), session.driver().clone())
+        Scheduler::builder(session.host().clone(), session.driver().clone()).claims(session.claims().clone())
     }
 
     /// Declares a queue online: no decision and no selector of this scheduler will ever name it to unmap it. Where this
@@ -309,26 +309,23 @@ impl Scheduler {
 
     /// Gives back held queues whatever the policy says; returns the first error.
     fn give_back(&self, which: &dyn Fn(QueueId) -> bool) -> Option<Error> {
-        self.shared
-            .carry_out(&[], |state| {
-                let held: Vec<QueueId> = state.held().filter(|id| which(*id)).collect();
-                state.give_back(held.into_iter())
-            })
-            .error
+        let step = self.shared.carry_out(&[], |state, _, cleaned| {
+            let held: Vec<QueueId> = state.held().filter(|id| which(*id)).collect();
+            state.give_back(held.into_iter(), cleaned)
+        });
+        step.error
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
         self.ticker = None;
+        // A guard that outlives the scheduler does nothing any more.
+        self.shared.lock().closed = true;
         if let Some(error) = self.give_back(&|_| true) {
             tracing::warn!(%error, "queues come back through the driver's watchdog instead");
         }
-        let marked = {
-            let mut state = self.shared.lock();
-            state.closed = true;
-            std::mem::take(&mut state.marked)
-        };
+        let marked = std::mem::take(&mut self.shared.lock().marked);
         self.unmark(marked);
         if self.shared.policy.setup().reservation.is_some() {
             if let Err(error) = self.shared.driver.set_reservation(GpuId::ALL, 0, 0) {

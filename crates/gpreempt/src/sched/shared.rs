@@ -5,12 +5,14 @@
 //! not begin before), while requests on other domains go on. Records reach the recorder with no lock held. Only the policy runs under
 //! the lock; it is a pure function.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::driver::{Capabilities, Driver};
 use crate::host::{Alarm, Host};
-use crate::queue::GpuId;
+use crate::monitor::{Claims, Window};
+use crate::queue::{GpuId, QueueId};
 use crate::sched::execute::Executor;
 use crate::sched::policy::Policy;
 use crate::sched::scheduler::Step;
@@ -35,6 +37,9 @@ pub(super) struct Shared {
     pub(super) intake: Mutex<()>,
     pub(super) alarm: Arc<Alarm>,
     pub(super) released: Condvar,
+    /// What monitors on the same driver leave to us.
+    pub(super) claims: Arc<Claims>,
+    pub(super) window: Window,
 }
 
 /// Domains that a thread has claimed; dropping lets others in.
@@ -93,38 +98,43 @@ impl Shared {
             return Step::default();
         }
         change(&mut state, self.host.now());
-        let (state, claim) = self.claim(state, keys);
-        self.execute(state, claim, |state, keys| state.plan(self.policy.as_ref(), self.host.now(), keys))
-    }
-
-    /// Carries out a plan of the caller's own.
-    pub(super) fn carry_out(&self, keys: &[GpuId], plan: impl FnOnce(&mut State) -> Plan) -> Step {
-        let (state, claim) = self.claim(self.lock(), keys);
-        self.execute(state, claim, |state, _| plan(state))
+        drop(state);
+        self.follow_policy(keys)
     }
 
     /// What is due by itself.
     pub(super) fn tick(&self) -> Step {
         self.take_in();
-        let state = self.lock();
-        let keys = state.due(self.host.now());
-        if keys.is_empty() || state.closed {
-            return Step::default();
-        }
-        let (state, claim) = self.claim(state, &keys);
-        self.execute(state, claim, |state, keys| state.plan(self.policy.as_ref(), self.host.now(), keys))
+        let keys = self.lock().due(self.host.now());
+        if keys.is_empty() { Step::default() } else { self.follow_policy(&keys) }
     }
 
-    fn execute(
+    fn follow_policy(&self, keys: &[GpuId]) -> Step {
+        self.carry_out(keys, |state, keys, cleaned| {
+            if state.closed {
+                return Plan::default();
+            }
+            state.plan(self.policy.as_ref(), self.host.now(), keys, cleaned)
+        })
+    }
+
+    /// Claims domains (none = all), makes a plan for them and carries it out.
+    pub(super) fn carry_out(
         &self,
-        mut state: MutexGuard<'_, State>,
-        claim: Claim<'_>,
-        plan: impl FnOnce(&mut State, &[GpuId]) -> Plan,
+        keys: &[GpuId],
+        plan: impl FnOnce(&mut State, &[GpuId], &BTreeSet<QueueId>) -> Plan,
     ) -> Step {
-        let plan = plan(&mut state, &claim.keys);
+        // May wait for a monitor, so neither under the lock.
+        let cleaned = self.claims.cleaned();
+        let (mut state, claim) = self.claim(self.lock(), keys);
+        let plan = plan(&mut state, &claim.keys, &cleaned);
+        let window = state.claim(&plan.unmap);
         drop(state);
         if plan.is_empty() {
             return Step::default();
+        }
+        if !window.is_empty() {
+            self.window.extend(&window);
         }
         let executor = Executor {
             host: self.host.as_ref(),
@@ -151,7 +161,11 @@ impl Shared {
         if self.recorder.is_some() {
             records.extend(self.observe(&state, done.begin, done.end));
         }
+        let released = state.release_claims(&claim.keys);
         drop(state);
+        if !released.is_empty() {
+            self.window.release(&released);
+        }
         drop(claim);
         self.publish(&records);
         Step {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
 use crate::sched::domain::{Domain, Wishes};
 use crate::sched::gang;
-use crate::sched::policy::Policy;
+use crate::sched::policy::{OfflineQueue, Policy};
 use crate::sched::scheduler::Scope;
 
 /// A policy that asks again sooner than this waits this long.
@@ -76,6 +76,8 @@ pub(super) struct State {
     retry_at: Option<Duration>,
     poll_at: Option<Duration>,
     look_at: Option<Duration>,
+    /// What is claimed of the monitors.
+    claimed: BTreeMap<Claimed, GpuId>,
     /// What was marked with [`Rules::marks`].
     pub(super) marked: BTreeSet<(Pid, Option<u32>)>,
     /// Until when the background thread sleeps; None = it does not, or for ever.
@@ -140,6 +142,7 @@ impl State {
             retry_at: None,
             poll_at: None,
             look_at: None,
+            claimed: BTreeMap::new(),
             marked: BTreeSet::new(),
             asleep_until: None,
             first_error: None,
@@ -324,7 +327,15 @@ impl State {
     }
 
     /// Asks the policy about these domains and says what to call.
-    pub(super) fn plan(&mut self, policy: &dyn Policy, now: Duration, keys: &[GpuId]) -> Plan {
+    ///
+    /// `cleaned`: queues that a monitor keeps away because they are idle. A window leaves them to it when it ends.
+    pub(super) fn plan(
+        &mut self,
+        policy: &dyn Policy,
+        now: Duration,
+        keys: &[GpuId],
+        cleaned: &BTreeSet<QueueId>,
+    ) -> Plan {
         self.retry_at = self.retry_at.filter(|at| *at > now);
         let mut wishes: BTreeMap<GpuId, Wishes> = BTreeMap::new();
         let (mut renew, mut wake) = (Vec::new(), false);
@@ -345,15 +356,19 @@ impl State {
             gang::align(&self.domains, &mut wishes);
         }
         let mut hold: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.unmap.iter().copied()).collect();
-        let give: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.remap.iter().copied()).collect();
+        let mut give: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.remap.iter().copied()).collect();
+        for queue in give.intersection(cleaned) {
+            self.correct(*queue, false, now);
+        }
+        give.retain(|queue| !cleaned.contains(queue));
         let rotate = wishes.values().flat_map(|wish| wish.rotate.iter().copied()).filter(|id| !hold.contains(id));
         let mapped: BTreeSet<QueueId> = give.iter().copied().chain(rotate).collect();
         hold.extend(renew.into_iter().filter(|id| !give.contains(id)));
 
         let (hold, mapped) = (self.groups(&hold), self.groups(&mapped));
         let mut plan = Plan {
-            unmap: self.items(&hold, &mapped, true),
-            remap: self.items(&mapped, &hold, false),
+            unmap: self.items(&hold, &mapped, true, &BTreeSet::new()),
+            remap: self.items(&mapped, &hold, false, cleaned),
             release_new: self.release_new(&give),
         };
         if wake {
@@ -366,9 +381,9 @@ impl State {
     }
 
     /// Gives back these queues, whatever the policy says.
-    pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>) -> Plan {
-        let ids: BTreeSet<QueueId> = held.collect();
-        let remap = self.items(&self.groups(&ids), &Groups::new(), false);
+    pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>, cleaned: &BTreeSet<QueueId>) -> Plan {
+        let ids: BTreeSet<QueueId> = held.filter(|queue| !cleaned.contains(queue)).collect();
+        let remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
         Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
     }
 
@@ -389,13 +404,12 @@ impl State {
 
     /// A process that is offline as a whole and goes one way as a whole takes one entry per node, which also reaches
     /// the queues that it made a moment ago; everything else takes one entry per queue.
-    fn items(&self, groups: &Groups, other: &Groups, hold: bool) -> Vec<Item> {
+    fn items(&self, groups: &Groups, other: &Groups, hold: bool, spare: &BTreeSet<QueueId>) -> Vec<Item> {
         let mut items = Vec::new();
         for (&(pid, gpu), ids) in groups {
-            let all_go = self.domains[&self.key(gpu)]
-                .of(pid)
-                .iter()
-                .all(|queue| queue.gpu != gpu || queue.held == hold || ids.binary_search(&queue.id).is_ok());
+            let all_go = self.domains[&self.key(gpu)].of(pid).iter().filter(|queue| queue.gpu == gpu).all(|queue| {
+                (queue.held == hold && !spare.contains(&queue.id)) || ids.binary_search(&queue.id).is_ok()
+            });
             if all_go && !other.contains_key(&(pid, gpu)) && self.is_whole(pid) {
                 let hold_new = hold && self.rules.hold_new;
                 let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
@@ -424,6 +438,39 @@ impl State {
         };
         let lazy = self.processes.iter().filter(|(_, process)| process.hold_new);
         lazy.map(|(pid, _)| *pid).filter(|pid| give.iter().any(|queue| queue.pid == *pid) && !stays(*pid)).collect()
+    }
+
+    /// What must be claimed of the monitors before these entries are unmapped.
+    pub(super) fn claim(&mut self, unmap: &[Item]) -> Vec<Selector> {
+        let mut new = Vec::new();
+        for Item { selector, gpu, .. } in unmap {
+            let names = (selector.pid, selector.queue, selector.gpu);
+            if self.claimed.insert(names, *gpu).is_none() {
+                new.push(*selector);
+            }
+        }
+        new
+    }
+
+    /// What need not be claimed any more, because nothing of it is held. Only these domains: in others a call that is under way
+    /// may be about to hold it.
+    pub(super) fn release_claims(&mut self, keys: &[GpuId]) -> Vec<Selector> {
+        let mut released = Vec::new();
+        for (names, gpu) in std::mem::take(&mut self.claimed) {
+            let (pid, queue, of) = names;
+            let key = self.key(gpu);
+            let held = self.domains.get(&key).is_some_and(|domain| {
+                let named =
+                    |it: &OfflineQueue| queue.is_none_or(|id| id == it.id.id) && (of == GpuId::ALL || of == it.gpu);
+                domain.of(pid).iter().any(|it| it.held && named(it))
+            });
+            if held || !keys.contains(&key) {
+                self.claimed.insert(names, gpu);
+            } else {
+                released.push(Selector { queue, gpu: of, ..Selector::process(pid) });
+            }
+        }
+        released
     }
 
     /// Takes note of what became of a plan that was carried out from `begin` to `end`.
@@ -508,5 +555,8 @@ impl State {
         }
     }
 }
+
+/// Names of a claim: process, one queue or all, one node or all.
+type Claimed = (Pid, Option<u32>, GpuId);
 
 type Groups = BTreeMap<(Pid, GpuId), Vec<QueueId>>;
