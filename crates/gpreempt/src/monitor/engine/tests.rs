@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::*;
 use crate::driver::{Event, Tier};
 use crate::host::{Alarm, Array, Identity, RawFile, Readiness, SysResult, Wake};
+use crate::monitor::claims::Window;
 use crate::queue::{PolicyFlags, QueueType, Reservation};
 
 const GPU: GpuId = GpuId(7);
@@ -25,6 +26,9 @@ struct World {
     queues: BTreeMap<QueueId, QueueStatus>,
     /// What happens between a look at a queue and the unmap.
     work_arrives: bool,
+    /// Opens an online window while waves are counted, between decision and deed.
+    window_opens: Option<Arc<Claims>>,
+    window: Option<Window>,
     without_swap: bool,
     attached: u32,
     wave_looks: u32,
@@ -172,6 +176,11 @@ impl Driver for Fake {
             return Err(Error::new("reading queue status", errno).on(selector));
         }
         world.wave_looks += u32::from(want.waves);
+        if want.waves
+            && let Some(claims) = world.window_opens.take()
+        {
+            world.window = Some(claims.window(&[Selector::process(PID)]));
+        }
         let named = |status: &&QueueStatus| {
             status.queue.pid == selector.pid && selector.queue.is_none_or(|id| id == status.queue.id)
         };
@@ -266,6 +275,17 @@ fn work_that_arrives_between_look_and_unmap_keeps_the_queue_mapped() {
     assert_eq!(scene.look().cleaned, []);
     assert_eq!(scene.calls(), [("unmap", 1)]);
     assert!(!scene.engine.holds());
+}
+
+#[test]
+fn a_window_that_opens_between_decision_and_deed_is_respected() {
+    let mut scene = Scene::new(1);
+    scene.look();
+    scene.fake.world().window_opens = Some(scene.claims.clone());
+    assert_eq!(scene.look().cleaned, []);
+    assert_eq!(scene.calls(), []);
+    scene.fake.world().window = None;
+    assert_eq!(ids(&scene.look().cleaned), [0]);
 }
 
 #[test]
