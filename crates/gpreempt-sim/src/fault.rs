@@ -81,10 +81,9 @@ impl World {
                 }
             }
             FaultKind::QueueDestroyed { pid, queue } => {
-                if let Ok(key) = self.find_queue(pid, queue) {
-                    if let Ok(Some((node, job))) = self.destroy_queue(key) {
-                        self.begin(node, job, false);
-                    }
+                // A queue that cannot be destroyed now is none that a fault can destroy.
+                if let Ok(Some((node, job))) = self.find_queue(pid, queue).and_then(|key| self.destroy_queue(key)) {
+                    self.begin(node, job, false);
                 }
             }
             FaultKind::ProcessGone { pid } => {

@@ -104,7 +104,8 @@ impl World {
             return Err(Errno::EBUSY);
         }
         let own = self.leases.get(&lease).is_some_and(|l| l.holder == queue.pid);
-        if !own && !(marked && queue.marks.policy & KFD_GPREEMPT_POLICY_PREEMPTIBLE != 0) {
+        let preemptible = marked && queue.marks.policy & KFD_GPREEMPT_POLICY_PREEMPTIBLE != 0;
+        if !own && !preemptible {
             return Err(Errno::EPERM);
         }
         let was_active = queue.is_active();

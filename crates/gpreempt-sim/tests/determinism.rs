@@ -2,7 +2,7 @@
 
 mod kit;
 
-use gpreempt_sim::config::{ClockKind, Scenario};
+use gpreempt_sim::config::{ClockKind, Scenario, Workload};
 use gpreempt_sim::{Machine, Task};
 use kit::*;
 
@@ -11,6 +11,8 @@ fn play(seed: u64) -> Vec<String> {
     let mut config = with_gpus(config(vec![]), 2);
     config.scenario = Scenario::builtin_default(2);
     config.scenario.processes.iter_mut().for_each(|p| p.uid = None);
+    let random = Workload::Poisson { rate: 500.0, packets: 3, packet_ns: 400 * US, occupancy: 0.3 };
+    config.scenario.processes.push(guest(77, vec![queues(2, random)]));
     config.caller.privileged = true;
     config.seed = seed;
     let machine = Machine::boot(config).unwrap();

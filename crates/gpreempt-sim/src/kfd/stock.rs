@@ -29,6 +29,7 @@ const USER_END: u64 = 0x7fff_ffff_f000;
 /// Type bits of a doorbell's `mmap` offset, and where its gpu_id is.
 const MMAP_DOORBELL: u64 = 3 << 62;
 const MMAP_GPU_ID_SHIFT: u32 = 46;
+const MMAP_GPU_ID_MASK: u32 = 0xffff;
 /// Most bits of a CU mask that the driver looks at.
 const CU_MASK_BITS: u32 = 1024;
 
@@ -148,8 +149,8 @@ fn create_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_create_queue_args) -> 
     call.announce(KFD_GPREEMPT_EVENT_QUEUE_CREATED, pid, Some(key));
     let queue = call.queue(key);
     args.queue_id = queue.id;
-    args.doorbell_offset =
-        MMAP_DOORBELL | u64::from(args.gpu_id) << MMAP_GPU_ID_SHIFT & !MMAP_DOORBELL | u64::from(queue.doorbell) * 8;
+    let gpu = u64::from(args.gpu_id & MMAP_GPU_ID_MASK) << MMAP_GPU_ID_SHIFT;
+    args.doorbell_offset = MMAP_DOORBELL | gpu | (u64::from(queue.doorbell) * 8);
     Ok(0)
 }
 
