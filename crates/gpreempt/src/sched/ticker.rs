@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use crate::error::{Error, Result};
 use crate::sched::shared::Shared;
@@ -21,7 +22,12 @@ impl Ticker {
     pub(super) fn start(shared: Arc<Shared>) -> Result<Ticker> {
         let stop = Arc::new(AtomicBool::new(false));
         let (seen, of_thread) = (stop.clone(), shared.clone());
-        let thread = Builder::new().name("gpreempt-scheduler".to_owned()).spawn(move || {
+        shared.host.enlist(&shared.alarm);
+        let fail = |errno| Error::new("starting the scheduler's thread", errno);
+        // A thread inherits the mask, so the program's signals land on the program's threads.
+        let mut previous = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut previous)).map_err(fail)?;
+        let spawned = Builder::new().name("gpreempt-scheduler".to_owned()).spawn(move || {
             while !seen.load(Ordering::Acquire) {
                 of_thread.tick();
                 let deadline = {
@@ -34,11 +40,11 @@ impl Ticker {
                 of_thread.lock().asleep_until = None;
             }
         });
-        let thread = thread.map_err(|error| {
-            let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
-            Error::new("starting the scheduler's thread", errno)
-        })?;
-        Ok(Ticker { shared, stop, thread: Some(thread) })
+        let restored = previous.thread_set_mask();
+        let thread = spawned.map_err(|error| fail(error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw)))?;
+        let ticker = Ticker { shared, stop, thread: Some(thread) };
+        restored.map_err(fail)?;
+        Ok(ticker)
     }
 }
 

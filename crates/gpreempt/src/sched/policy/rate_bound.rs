@@ -2,8 +2,8 @@
 //!
 //! A burst is a run of online requests whose gaps are shorter than `coalesce`; it is preempted for once. Offline queues
 //! that came back stay for `residency` at least. And in every full `window` they are mapped for the `floor` at least (up
-//! to the time that one remap takes): when a burst has used up what is left, they come back in the middle of it, which
-//! ends the burst as a quiet gap does.
+//! to the time that one remap takes): a burst that lasts is interrupted, which ends it as a quiet gap does. There are as
+//! many short interruptions in a window as the residency admits, rather than a long one.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,9 +73,30 @@ impl RateBound {
         self.window * (100 - self.floor_percent) / 100
     }
 
-    /// Budget that must be left to begin a hold; less would end as soon as it began.
-    fn quantum(&self) -> Duration {
-        self.residency.max(self.budget() / 16).min(self.budget())
+    /// Part of the budget that steady interruptions leave alone; with none, every hold would begin with nothing left.
+    fn margin(&self) -> Duration {
+        self.budget().min(self.window - self.budget()) / 8
+    }
+
+    /// Interruptions of a burst in one window.
+    fn interruptions(&self) -> u32 {
+        let floor = self.window - self.budget();
+        let most = floor.as_nanos() / self.residency.as_nanos().max(1);
+        u32::try_from(most).unwrap_or(u32::MAX).clamp(1, 64)
+    }
+
+    /// Longest hold. Holds of this length, each with what it owes, keep the floor in every window.
+    fn longest(&self) -> Duration {
+        (self.budget() - self.margin()) / self.interruptions()
+    }
+
+    /// What a hold owes to offline queues before the next one.
+    fn owed(&self, held: Duration) -> Duration {
+        if self.floor_percent == 0 {
+            return Duration::ZERO;
+        }
+        let mapped = self.window - self.budget() + self.margin();
+        held.mul_f64(mapped.as_secs_f64() / (self.budget() - self.margin()).as_secs_f64())
     }
 
     /// What is left of the budget; None = there is no floor.
@@ -90,10 +111,14 @@ impl RateBound {
             None => Some(view.now),
             Some(quiet) => Some(quiet + self.coalesce),
         };
-        let spent_at = self.left(view).map(|left| view.now + left);
-        let end = [quiet_until, spent_at].into_iter().flatten().min();
+        let interrupted_at = self.left(view).map(|left| {
+            let longest = view.last_unmap.map_or(view.now, |taken| taken + self.longest());
+            longest.min(view.now + left)
+        });
+        let end = [quiet_until, interrupted_at].into_iter().flatten().min();
         if end.is_some_and(|end| view.now >= end) {
-            let again_at = (view.online > 0).then(|| view.now + self.residency.max(self.quantum() / 8));
+            // Asking again is what ends the interruption: its length is known once the remap is done.
+            let again_at = (view.online > 0).then(|| view.now + self.residency.max(self.margin()));
             return Decision { remap: ids(view.held()), again_at, ..Decision::default() };
         }
         let stragglers = if view.online > 0 { ids(view.mapped()) } else { Vec::new() };
@@ -104,17 +129,17 @@ impl RateBound {
         if view.online == 0 || view.offline.is_empty() {
             return Decision::default();
         }
-        let resident_until = view.last_remap.map_or(view.now, |back| back + self.residency);
-        // The budget grows back at most as fast as time passes; the step keeps a slow growth from asking all the time.
-        let paid_until = match self.left(view) {
-            Some(left) if left < self.quantum() => view.now + (self.quantum() - left).max(self.quantum() / 8),
+        let resident_until = match (view.last_unmap, view.last_remap) {
+            (Some(taken), Some(back)) => back + self.residency.max(self.owed(back.saturating_sub(taken))),
             _ => view.now,
         };
+        let short = self.left(view).filter(|left| *left < self.margin() / 2);
+        let paid_until = short.map_or(view.now, |_| view.now + self.margin() / 2);
         let begin = resident_until.max(paid_until);
         if view.now < begin {
             return Decision { again_at: Some(begin), ..Decision::default() };
         }
-        let again_at = self.left(view).map(|left| view.now + left);
+        let again_at = self.left(view).map(|left| view.now + left.min(self.longest()));
         Decision { unmap: ids(view.mapped()), again_at, ..Decision::default() }
     }
 }
