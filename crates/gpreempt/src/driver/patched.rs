@@ -101,42 +101,47 @@ impl PatchedDriver {
     }
 
     fn handle(&self, selector: &Selector) -> SysResult<u32> {
-        if selector.pid == self.own_pid {
-            return Ok(KFD_GPREEMPT_TARGET_SELF);
+        match self.known_handle(selector, |pid| self.targets.get(pid)) {
+            Some(handle) => handle,
+            None => {
+                self.bind(selector.pid)?;
+                self.known_handle(selector, |pid| self.targets.get(pid)).unwrap_or(Err(Errno::ESRCH))
+            }
         }
-        let target = match self.targets.get(selector.pid) {
-            Some(target) => target,
-            None => self.bind(selector.pid)?.0,
-        };
+    }
+
+    /// None where the pid is not bound.
+    fn known_handle(&self, selector: &Selector, target: impl Fn(Pid) -> Option<Target>) -> Option<SysResult<u32>> {
+        if selector.pid == self.own_pid {
+            return Some(Ok(KFD_GPREEMPT_TARGET_SELF));
+        }
+        let target = target(selector.pid)?;
         match selector.started {
-            Some(started) if started != target.started => Err(Errno::ESRCH),
-            _ => Ok(target.handle),
+            Some(started) if started != target.started => Some(Err(Errno::ESRCH)),
+            _ => Some(Ok(target.handle)),
         }
     }
 
     fn entry(&self, selector: &Selector) -> SysResult<kfd_gpreempt_entry> {
-        let mut flags = 0;
-        if selector.hold_new {
-            flags |= KFD_GPREEMPT_ENTRY_HOLD_NEW;
-        }
-        if selector.if_idle {
-            flags |= KFD_GPREEMPT_ENTRY_IF_IDLE;
-        }
-        Ok(kfd_gpreempt_entry {
-            target: self.handle(selector)?,
-            gpu_id: selector.gpu.0,
-            queue_id: selector.queue.unwrap_or(KFD_GPREEMPT_ALL_QUEUES),
-            flags,
-            ..Default::default()
-        })
+        Ok(entry(self.handle(selector)?, selector))
     }
 
     /// Entries for the selectors whose process can be reached; the outcome of the others is known.
     fn prepare(&self, selectors: &[Selector], entries: &mut Vec<kfd_gpreempt_entry>, outcomes: &mut Vec<Outcome>) {
+        let mut bound = self.targets.read();
         for selector in selectors {
-            let errno = match self.entry(selector) {
-                Ok(entry) => {
-                    entries.push(entry);
+            let handle = match self.known_handle(selector, |pid| bound.get(&pid).copied()) {
+                Some(handle) => handle,
+                None => {
+                    drop(bound);
+                    let handle = self.handle(selector);
+                    bound = self.targets.read();
+                    handle
+                }
+            };
+            let errno = match handle {
+                Ok(handle) => {
+                    entries.push(entry(handle, selector));
                     None
                 }
                 Err(errno) => Some(errno),
@@ -205,6 +210,23 @@ impl PatchedDriver {
             lost: raw.lost,
             time: Duration::from_nanos(raw.time_ns),
         })
+    }
+}
+
+fn entry(target: u32, selector: &Selector) -> kfd_gpreempt_entry {
+    let mut flags = 0;
+    if selector.hold_new {
+        flags |= KFD_GPREEMPT_ENTRY_HOLD_NEW;
+    }
+    if selector.if_idle {
+        flags |= KFD_GPREEMPT_ENTRY_IF_IDLE;
+    }
+    kfd_gpreempt_entry {
+        target,
+        gpu_id: selector.gpu.0,
+        queue_id: selector.queue.unwrap_or(KFD_GPREEMPT_ALL_QUEUES),
+        flags,
+        ..Default::default()
     }
 }
 

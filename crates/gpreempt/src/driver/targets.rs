@@ -1,7 +1,7 @@
 //! Which kernel handle stands for which process.
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::queue::Pid;
@@ -18,12 +18,17 @@ pub(super) struct Target {
 /// The attached processes by pid. A binding is only ever replaced by attaching the pid again.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    by_pid: RwLock<HashMap<Pid, Target>>,
+    by_pid: RwLock<BTreeMap<Pid, Target>>,
 }
 
 impl Targets {
     pub(super) fn get(&self, pid: Pid) -> Option<Target> {
-        self.by_pid.read().unwrap_or_else(PoisonError::into_inner).get(&pid).copied()
+        self.read().get(&pid).copied()
+    }
+
+    /// All bindings, for many look-ups in a row. Nothing can be bound while the guard lives.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Pid, Target>> {
+        self.by_pid.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Binds a pid; returns what it was bound to where that is another process.
@@ -38,7 +43,6 @@ impl Targets {
 
     /// The pid that a handle was attached as.
     pub(super) fn pid(&self, handle: u32) -> Option<Pid> {
-        let by_pid = self.by_pid.read().unwrap_or_else(PoisonError::into_inner);
-        by_pid.iter().find(|(_, target)| target.handle == handle).map(|(&pid, _)| pid)
+        self.read().iter().find(|(_, target)| target.handle == handle).map(|(&pid, _)| pid)
     }
 }

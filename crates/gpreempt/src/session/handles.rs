@@ -48,8 +48,8 @@ struct Table {
     /// Handle - [`FIRST_HANDLE`] is the index.
     others: Vec<Known>,
     by_name: HashMap<(QueueId, Option<Duration>), u32>,
-    /// By KFD id, only where something is known.
-    own: HashMap<u32, Known>,
+    /// By KFD id, as far as something is known.
+    own: Vec<Known>,
 }
 
 impl Handles {
@@ -75,20 +75,24 @@ impl Handles {
 
     /// What is behind a handle or own KFD id.
     pub(super) fn get(&self, handle: u32) -> Result<Known> {
-        self.read().get(self.own_pid, handle)
+        self.read().get(self.own_pid, handle).ok_or_else(|| unknown(handle))
     }
 
     /// What is behind many, under one lock.
     pub(super) fn get_all(&self, handles: &[u32]) -> Result<Vec<Known>> {
         let table = self.read();
-        handles.iter().map(|&handle| table.get(self.own_pid, handle)).collect()
+        let mut known = Vec::with_capacity(handles.len());
+        for &handle in handles {
+            known.push(table.get(self.own_pid, handle).ok_or_else(|| unknown(handle))?);
+        }
+        Ok(known)
     }
 
     pub(super) fn set_class(&self, handle: u32, class: QueueClass) {
-        self.update(&[handle], |known| known.class = class);
+        self.update([handle], |known| known.class = class);
     }
 
-    pub(super) fn set_held(&self, handles: &[u32], held: bool) {
+    pub(super) fn set_held(&self, handles: impl IntoIterator<Item = u32>, held: bool) {
         self.update(handles, |known| known.held = held);
     }
 
@@ -97,14 +101,18 @@ impl Handles {
         self.read().others.iter().map(|known| known.queue.pid).collect()
     }
 
-    fn update(&self, handles: &[u32], change: impl Fn(&mut Known)) {
+    fn update(&self, handles: impl IntoIterator<Item = u32>, change: impl Fn(&mut Known)) {
         let mut table = self.write();
-        for &handle in handles {
-            if handle < OWN_QUEUES {
-                change(table.own.entry(handle).or_insert_with(|| Known::own(self.own_pid, handle)));
-            } else if let Some(known) = table.others.get_mut(index(handle)) {
-                change(known);
+        for handle in handles {
+            if handle >= OWN_QUEUES {
+                if let Some(known) = table.others.get_mut(index(handle)) {
+                    change(known);
+                }
+                continue;
             }
+            let next = table.own.len() as u32;
+            table.own.extend((next..=handle).map(|id| Known::own(self.own_pid, id)));
+            change(&mut table.own[handle as usize]);
         }
     }
 
@@ -118,23 +126,27 @@ impl Handles {
 }
 
 impl Table {
-    fn get(&self, own_pid: Pid, handle: u32) -> Result<Known> {
+    fn get(&self, own_pid: Pid, handle: u32) -> Option<Known> {
         if handle < OWN_QUEUES {
-            return Ok(self.own.get(&handle).copied().unwrap_or_else(|| Known::own(own_pid, handle)));
+            return Some(self.own.get(handle as usize).copied().unwrap_or_else(|| Known::own(own_pid, handle)));
         }
-        if handle < FIRST_HANDLE {
-            return Err(Error::new("looking up a queue", Errno::EINVAL)
-                .on(format_args!("number {handle}"))
-                .because("1024 to 65535 name no queue")
-                .remedy("a queue of another process has a handle, from discovery or from registering it"));
-        }
-        self.others.get(index(handle)).copied().ok_or_else(|| {
-            Error::new("looking up a queue", Errno::ENOENT)
-                .on(format_args!("handle {handle:#x}"))
-                .because("no queue was given this handle")
-                .remedy("handles come from discovery or from registering a queue, and end with the session")
-        })
+        self.others.get(index(handle)).copied()
     }
+}
+
+#[cold]
+fn unknown(handle: u32) -> Error {
+    const OPERATION: &str = "looking up a queue";
+    if handle < FIRST_HANDLE {
+        return Error::new(OPERATION, Errno::EINVAL)
+            .on(format_args!("number {handle}"))
+            .because("1024 to 65535 name no queue")
+            .remedy("a queue of another process has a handle, from discovery or from registering it");
+    }
+    Error::new(OPERATION, Errno::ENOENT)
+        .on(format_args!("handle {handle:#x}"))
+        .because("no queue was given this handle")
+        .remedy("handles come from discovery or from registering a queue, and end with the session")
 }
 
 impl Known {

@@ -6,6 +6,7 @@ mod batch;
 mod builder;
 mod handles;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -357,57 +358,66 @@ impl Session {
         self.check_process(towards.verb())?;
         let _batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.check_batch(towards, handles)?;
-        let free = |known: &[Known]| -> Vec<Selector> {
-            known.iter().filter(|known| !known.held).map(|known| Selector::queue(known.queue)).collect()
-        };
-        if let Towards::Unmapped { .. } = towards {
-            self.explicit.extend(&free(&known));
-        }
-        let outcome = self.execute(towards, handles, &known);
-        self.explicit.release(&free(&self.handles.get_all(handles)?));
-        outcome
-    }
-
-    fn execute(&self, towards: Towards, handles: &[u32], known: &[Known]) -> Result<Batch> {
+        let unmapping = matches!(towards, Towards::Unmapped { .. });
         let if_idle = matches!(towards, Towards::Unmapped { if_idle: true, .. });
         let selectors: Vec<Selector> = known.iter().map(|known| Selector { if_idle, ..known.selector() }).collect();
-        let answer = match towards {
-            Towards::Unmapped { grace, .. } => self.driver.unmap(&selectors, grace),
-            Towards::Mapped => self.driver.remap(&selectors),
-        };
-        let mut batch = answer?;
-        let items: Vec<Item> = handles
-            .iter()
-            .zip(known)
-            .zip(&batch.outcomes)
-            .map(|((&handle, known), outcome)| Item {
-                errno: outcome.errno,
-                done: outcome.queues > 0,
-                wanted_before: known.held == matches!(towards, Towards::Unmapped { .. }),
-                registered: handle >= FIRST_HANDLE,
-                gpu: known.gpu,
-            })
-            .collect();
-        match judge(&items) {
-            Verdict::Done => {
-                for (outcome, item) in batch.outcomes.iter_mut().zip(&items) {
-                    if vanished(item) {
-                        outcome.errno = None;
-                    }
-                }
-                self.remember(towards, handles, &items);
-                Ok(batch)
-            }
-            Verdict::Failed { item, errno, restore } => {
-                let mut error = Error::of_driver(towards.operation(handles.len()), errno).on(known[item].queue);
-                let back: Vec<Selector> = restore.iter().map(|&index| known[index].selector()).collect();
-                if let Err(second) = self.put_back(towards, &back) {
-                    error = error.because(format!("{}; putting the others back failed too: {second}", errno.desc()));
-                }
-                debug!(%error, restored = back.len(), "batch failed");
-                Err(error)
-            }
+        // Claimed before they are unmapped, so that no monitor maps them in between.
+        let claimed_now = if unmapping { pick(&selectors, |at| !known[at].held) } else { Cow::Borrowed(&[][..]) };
+        if !claimed_now.is_empty() {
+            self.explicit.extend(&claimed_now);
         }
+        let result = self.execute(towards, handles, &known, &selectors);
+        // A queue that vanished, or that an idle-only unmap passed over, is not held.
+        let free = match &result {
+            Err(_) => claimed_now,
+            Ok(batch) if unmapping => {
+                let reached = |at: usize| batch.outcomes[at].queues > 0;
+                let taken = (0..known.len()).filter(|&at| !known[at].held && reached(at));
+                self.handles.set_held(taken.map(|at| handles[at]), true);
+                pick(&selectors, |at| !known[at].held && !reached(at))
+            }
+            Ok(_) => {
+                let given_back = (0..known.len()).filter(|&at| known[at].held);
+                self.handles.set_held(given_back.map(|at| handles[at]), false);
+                pick(&selectors, |at| known[at].held)
+            }
+        };
+        if !free.is_empty() {
+            self.explicit.release(&free);
+        }
+        result
+    }
+
+    /// The call itself, and what a failure in it asks for.
+    fn execute(&self, towards: Towards, handles: &[u32], known: &[Known], selectors: &[Selector]) -> Result<Batch> {
+        let mut batch = match towards {
+            Towards::Unmapped { grace, .. } => self.driver.unmap(selectors, grace)?,
+            Towards::Mapped => self.driver.remap(selectors)?,
+        };
+        if batch.outcomes.iter().all(|outcome| outcome.errno.is_none()) {
+            return Ok(batch);
+        }
+        let item = |at: usize| Item {
+            errno: batch.outcomes[at].errno,
+            done: batch.outcomes[at].queues > 0,
+            wanted_before: known[at].held == matches!(towards, Towards::Unmapped { .. }),
+            registered: handles[at] >= FIRST_HANDLE,
+            gpu: known[at].gpu,
+        };
+        let items: Vec<Item> = (0..handles.len()).map(item).collect();
+        let Verdict::Failed { item, errno, restore } = judge(&items) else {
+            for (outcome, item) in batch.outcomes.iter_mut().zip(&items) {
+                outcome.errno = outcome.errno.filter(|_| !vanished(item));
+            }
+            return Ok(batch);
+        };
+        let mut error = Error::of_driver(towards.operation(handles.len()), errno).on(known[item].queue);
+        let back: Vec<Selector> = restore.iter().map(|&at| known[at].selector()).collect();
+        if let Err(second) = self.put_back(towards, &back) {
+            error = error.because(format!("{}; putting the others back failed too: {second}", errno.desc()));
+        }
+        debug!(%error, restored = back.len(), "batch failed");
+        Err(error)
     }
 
     fn put_back(&self, towards: Towards, selectors: &[Selector]) -> Result<()> {
@@ -425,16 +435,6 @@ impl Session {
         }
     }
 
-    /// Notes what the caller now wants. Queues that an idle-only unmap passed over are wanted as they were.
-    fn remember(&self, towards: Towards, handles: &[u32], items: &[Item]) {
-        let held = matches!(towards, Towards::Unmapped { .. });
-        let changed = handles.iter().zip(items).filter(|(_, item)| !item.wanted_before && (item.done || !held));
-        let changed: Vec<u32> = changed.map(|(&handle, _)| handle).collect();
-        if !changed.is_empty() {
-            self.handles.set_held(&changed, held);
-        }
-    }
-
     /// Looks all handles up; nothing has been changed where one of them is wrong.
     fn check_batch(&self, towards: Towards, handles: &[u32]) -> Result<Vec<Known>> {
         let wrong = |detail: String| Err(Error::new(towards.operation(handles.len()), Errno::EINVAL).because(detail));
@@ -442,10 +442,8 @@ impl Session {
             return wrong(format!("a call takes 1 to {MAX_QUEUES} queues"));
         }
         let known = self.handles.get_all(handles)?;
-        let mut sorted = handles.to_vec();
-        sorted.sort_unstable();
-        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            return wrong(format!("queue {:#x} is named twice", twice[0]));
+        if let Some(twice) = named_twice(handles) {
+            return wrong(format!("queue {twice:#x} is named twice"));
         }
         let online = known.iter().find(|known| known.class == QueueClass::Online);
         match (towards, online) {
@@ -494,6 +492,23 @@ impl Session {
             told => told,
         }
     }
+}
+
+/// Those at the positions that `wanted` says; most often all or none.
+fn pick(selectors: &[Selector], wanted: impl Fn(usize) -> bool) -> Cow<'_, [Selector]> {
+    if (0..selectors.len()).all(&wanted) {
+        return Cow::Borrowed(selectors);
+    }
+    (0..selectors.len()).filter(|&at| wanted(at)).map(|at| selectors[at]).collect()
+}
+
+fn named_twice(handles: &[u32]) -> Option<u32> {
+    if handles.is_sorted_by(|a, b| a < b) {
+        return None;
+    }
+    let mut sorted = handles.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 fn fill_in(info: &mut QueueInfo, status: &QueueStatus) {
