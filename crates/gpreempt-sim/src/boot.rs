@@ -154,6 +154,8 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, process_slots: u32) -> Node {
         firmware_generation: 0,
         pools: [Pool::new(1), Pool::new(u64::from(sdma_engines + sdma_xgmi_engines))],
         slot_users: vec![None; slots as usize],
+        slot_ns: 0,
+        slots_counted: 0,
         next_mqd: FIRST_MQD,
     }
 }

@@ -110,6 +110,7 @@ impl World {
         for key in std::mem::take(&mut it.mapped) {
             self.queues[key.0].slot = None;
         }
+        it.count_slots(self.now);
         it.slot_users.fill(None);
         for pool in &mut it.pools {
             pool.stop_all();

@@ -353,6 +353,7 @@ impl World {
         let it = &mut self.nodes[node.0];
         it.mapped.retain(|k| *k != key);
         it.runlist.retain(|k| *k != key);
+        it.count_slots(self.now);
         for user in it.slot_users.iter_mut().filter(|user| **user == Some(key)) {
             *user = None;
         }

@@ -331,7 +331,10 @@ impl Machine {
 
     /// Machine-wide counters for reports and tests.
     pub fn counters(&self) -> Counters {
-        self.enter().counters
+        let mut world = self.enter();
+        let now = world.now;
+        world.nodes.iter_mut().for_each(|node| node.count_slots(now));
+        Counters { slot_ns: world.nodes.iter().map(|node| node.slot_ns).sum(), ..world.counters }
     }
 }
 
@@ -371,4 +374,6 @@ pub struct Counters {
     pub waves_restored: u64,
     /// Changes of the mapped set of over-subscribed runlists.
     pub slices: u64,
+    /// Compute queue slots in use, summed over nodes and time, ns.
+    pub slot_ns: u64,
 }

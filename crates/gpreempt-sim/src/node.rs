@@ -82,10 +82,20 @@ pub(crate) struct Node {
     pub(crate) pools: [Pool; 2],
     /// Slots in use, by slot.
     pub(crate) slot_users: Vec<Option<QueueKey>>,
+    /// Slots in use, summed over time until `slots_counted`, ns.
+    pub(crate) slot_ns: u64,
+    pub(crate) slots_counted: u64,
     pub(crate) next_mqd: u64,
 }
 
 impl Node {
+    /// Brings `slot_ns` to `now`; called before every change of `slot_users`.
+    pub(crate) fn count_slots(&mut self, now: u64) {
+        let used = self.slot_users.iter().flatten().count() as u64;
+        self.slot_ns += used * (now - self.slots_counted);
+        self.slots_counted = now;
+    }
+
     /// SDMA queues that it has room for.
     pub(crate) fn sdma_slots(&self) -> u32 {
         (self.sdma_engines + self.sdma_xgmi_engines) * self.sdma_queues

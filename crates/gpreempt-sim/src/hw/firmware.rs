@@ -202,6 +202,7 @@ impl World {
         }
         self.counters.waves_saved += saved;
         let it = &mut self.nodes[node.0];
+        it.count_slots(self.now);
         if which.is_none() {
             it.mapped.clear();
             it.slot_users.fill(None);

@@ -124,7 +124,8 @@ impl VirtualTime {
             }
             self.lock().wake(id, deadline);
         }
-        if target > clock.now() { clock.advance(target) } else { None }
+        // Even with nowhere to go: the clock may have a reason to stop that came up during a call.
+        clock.advance(target.max(clock.now()))
     }
 
     /// Waits until every background thread is parked.
@@ -278,6 +279,25 @@ mod tests {
 
         fn log(&self) -> Vec<(u64, &'static str)> {
             self.log.lock().unwrap().clone()
+        }
+    }
+
+    #[test]
+    fn a_reason_to_stop_ends_even_a_sleep_that_goes_nowhere() {
+        /// Something came up at 5 s, during a call that took until 9 s.
+        struct Late;
+        impl Clock for Late {
+            type Stop = u64;
+            fn now(&self) -> Duration {
+                Duration::from_secs(9)
+            }
+            fn advance(&mut self, to: Duration) -> Option<u64> {
+                assert_eq!(to.as_secs(), 9, "time never runs backwards");
+                Some(5)
+            }
+        }
+        for target in [9, 3] {
+            assert_eq!(Arc::<VirtualTime>::default().sleep(&mut Late, Duration::from_secs(target)), Some(5));
         }
     }
 
