@@ -396,15 +396,21 @@ fn after_a_timeout_the_node_is_left_alone_until_told() {
 }
 
 #[test]
-fn a_remap_that_fails_as_a_whole_is_tried_again() {
-    let fake = Fake::with(&[7], 2, 1);
-    let scheduler = scheduler(&fake, "unmap", &[7]);
-    let online = scheduler.online();
-    fake.machine().fail_next = Some(Errno::ENOMEM);
-    assert_eq!(online.leave().error.unwrap().errno(), Errno::ENOMEM);
-    assert_eq!(fake.machine().held().len(), 2);
-    pass(&fake, &scheduler, ms(200));
-    assert!(fake.machine().held().is_empty());
+fn a_call_that_fails_as_a_whole_is_tried_again() {
+    for errno in [Errno::ENOMEM, Errno::ESRCH, Errno::ENOENT, Errno::EIO] {
+        let fake = Fake::with(&[7], 2, 1);
+        let scheduler = scheduler(&fake, "unmap", &[7]);
+        fake.machine().fail_next = Some(errno);
+        let online = scheduler.online();
+        assert_eq!(online.entered().error.as_ref().unwrap().errno(), errno);
+        pass(&fake, &scheduler, ms(200));
+        assert_eq!(fake.machine().held().len(), 2);
+        fake.machine().fail_next = Some(errno);
+        assert_eq!(online.leave().error.unwrap().errno(), errno);
+        assert_eq!(fake.machine().held().len(), 2);
+        pass(&fake, &scheduler, ms(200));
+        assert!(fake.machine().held().is_empty(), "{errno}");
+    }
 }
 
 #[test]

@@ -148,6 +148,7 @@ impl SchedulerBuilder {
             driver: self.driver,
             policy: self.policy,
             capabilities,
+            scope: self.scope,
             grace: self.grace,
             stats: self.stats,
             recorder: self.recorder,
@@ -158,6 +159,7 @@ impl SchedulerBuilder {
             released: Condvar::new(),
             window: self.claims.window(&[]),
             claims: self.claims,
+            process: std::process::id(),
         })
     }
 }

@@ -6,7 +6,8 @@ use crate::driver::{Batch, Capabilities, Driver, Selector};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::queue::{GpuId, PolicyFlags};
-use crate::sched::state::{Item, Plan, Verdict};
+use crate::sched::plan::{Item, Plan};
+use crate::sched::verdict::Verdict;
 use crate::session::MAX_QUEUES;
 use crate::stats::{Operation, Stats};
 use crate::trace::Record;
@@ -87,13 +88,20 @@ impl Executor<'_> {
                     item,
                     hold,
                     errno: outcome.errno,
+                    not_tried: false,
                     queues: outcome.queues,
                 }));
             }
             Err(error) => {
                 let errno = Some(error.errno());
                 done.error.get_or_insert(error);
-                done.verdicts.extend(items.map(|(item, hold)| Verdict { item, hold, errno, queues: 0 }));
+                done.verdicts.extend(items.map(|(item, hold)| Verdict {
+                    item,
+                    hold,
+                    errno,
+                    not_tried: true,
+                    queues: 0,
+                }));
             }
         }
     }

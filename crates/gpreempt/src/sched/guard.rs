@@ -24,6 +24,10 @@ pub struct OnlineGuard {
 impl OnlineGuard {
     pub(super) fn enter(shared: Arc<Shared>, keys: Vec<GpuId>) -> OnlineGuard {
         let from = shared.host.now();
+        if let Err(error) = shared.check_process("beginning an online request") {
+            let entered = Step { error: Some(error), ..Step::default() };
+            return OnlineGuard { shared, keys, from, wait: Duration::ZERO, entered, left: true };
+        }
         shared.take_events();
         let entered = shared.step(&keys, |state, now| state.online_changed(&keys, true, now));
         let wait = shared.host.now().saturating_sub(from);
@@ -42,11 +46,14 @@ impl OnlineGuard {
 
     /// Ends the request and says what that did.
     pub fn leave(mut self) -> Step {
-        self.end()
+        if self.left { Step::default() } else { self.end() }
     }
 
     fn end(&mut self) -> Step {
         self.left = true;
+        if self.shared.forked() {
+            return Step::default();
+        }
         let until = self.shared.host.now();
         self.shared.stats.record_online(self.wait, until.saturating_sub(self.from));
         self.shared.take_events();

@@ -20,7 +20,8 @@ impl State {
     pub(super) fn insert_status(&mut self, status: &QueueStatus, now: Duration) {
         let held = held_by_us(status);
         self.insert(status.queue, status.gpu, held, now);
-        // The driver itself holds only queues without work (LAZY_ACTIVATION); they wake up when their write pointer moves.
+        // The driver itself holds only queues without work (LAZY_ACTIVATION); they wake up when their write pointer
+        // moves.
         let Some((read, write)) = status.pointers else { return };
         if let Some(domain) = self.home(status.queue).and_then(|key| self.domains.get_mut(&key)) {
             domain.set_idle(status.queue, (held && read == write).then_some(write), now);
@@ -150,10 +151,8 @@ impl Shared {
                 };
                 let now = self.host.now();
                 let mut state = self.lock();
-                if let Some(key) = state.home(queue) {
-                    if let Some(domain) = state.domains.get_mut(&key) {
-                        domain.set_idle(queue, idle_at, now);
-                    }
+                if let Some(domain) = state.home(queue).and_then(|key| state.domains.get_mut(&key)) {
+                    domain.set_idle(queue, idle_at, now);
                 }
             }
         }

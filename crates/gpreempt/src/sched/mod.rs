@@ -13,6 +13,7 @@ mod execute;
 mod gang;
 mod guard;
 mod intake;
+mod plan;
 pub mod policy;
 mod scheduler;
 mod share;
@@ -20,6 +21,7 @@ mod shared;
 mod state;
 mod ticker;
 mod timeline;
+mod verdict;
 
 pub use builder::SchedulerBuilder;
 pub use guard::OnlineGuard;

@@ -30,6 +30,16 @@ pub enum Scope {
     Gpu,
 }
 
+impl Scope {
+    /// The name of a node's domain.
+    pub(super) fn domain_of(self, gpu: GpuId) -> GpuId {
+        match self {
+            Scope::Machine => GpuId::ALL,
+            Scope::Gpu => gpu,
+        }
+    }
+}
+
 /// What one step of the scheduler did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
@@ -51,6 +61,8 @@ pub struct Step {
 /// Dropping it gives back every queue, clears the marks that it set and its reservation. After ETIME or EIO on a node,
 /// that node is left alone until [`Scheduler::readmit`] (its queues come back through the driver's watchdog), while
 /// everything else goes on.
+///
+/// In a forked child it does nothing: what can fail answers EBADF, and dropping it there changes nothing.
 #[derive(Debug)]
 pub struct Scheduler {
     // Dropped first: nothing ticks while everything is given back.
@@ -83,10 +95,12 @@ impl Scheduler {
     /// # Errors
     /// EINVAL where it is registered as offline.
     pub fn register_online(&self, queue: QueueId) -> Result<()> {
+        const WHAT: &str = "registering an online queue";
+        self.shared.check_process(WHAT)?;
         let held = self.shared.status_of(Selector::queue(queue)).first().is_some_and(held_by_us);
         let mut state = self.shared.lock();
         if state.is_offline(queue) {
-            return Err(Error::new("registering an online queue", Errno::EINVAL)
+            return Err(Error::new(WHAT, Errno::EINVAL)
                 .on(queue)
                 .because("it is registered as offline")
                 .remedy("unregister it first"));
@@ -98,10 +112,11 @@ impl Scheduler {
     /// Puts a queue into the offline class. `gpu`: its node, or [`GpuId::ALL`] to ask the driver.
     ///
     /// # Errors
-    /// EINVAL where it is registered as online; else what the driver says: ENOENT, ESRCH, EPERM, EBUSY; EOPNOTSUPP where
-    /// the scope is [`Scope::Gpu`] and the driver cannot tell the node.
+    /// EINVAL where it is registered as online; else what the driver says: ENOENT, ESRCH, EPERM, EBUSY; EOPNOTSUPP
+    /// where the scope is [`Scope::Gpu`] and the driver cannot tell the node.
     pub fn register_offline(&self, queue: QueueId, gpu: GpuId) -> Result<()> {
         const WHAT: &str = "registering an offline queue";
+        self.shared.check_process(WHAT)?;
         if self.shared.lock().online.contains_key(&queue) {
             return Err(Error::new(WHAT, Errno::EINVAL).on(queue).because("it is registered as online"));
         }
@@ -110,7 +125,7 @@ impl Scheduler {
         self.mark(Selector::queue(queue))?;
         let status = self.shared.status_of(Selector::queue(queue)).pop();
         let gpu = status.as_ref().map_or(gpu, |status| status.gpu);
-        if gpu == GpuId::ALL && self.shared.lock().rules.scope == Scope::Gpu {
+        if gpu == GpuId::ALL && self.shared.scope == Scope::Gpu {
             return Err(Error::new(WHAT, Errno::EOPNOTSUPP)
                 .on(queue)
                 .because("the driver cannot tell its node")
@@ -134,8 +149,10 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::register_offline`]; EOPNOTSUPP where the driver cannot list queues.
     pub fn register_offline_process(&self, pid: Pid) -> Result<u32> {
+        const WHAT: &str = "registering an offline process";
+        self.shared.check_process(WHAT)?;
         if !self.shared.capabilities.contains(Capabilities::STATUS) {
-            return Err(Error::new("registering an offline process", Errno::EOPNOTSUPP)
+            return Err(Error::new(WHAT, Errno::EOPNOTSUPP)
                 .on(format_args!("pid {pid}"))
                 .because("the driver cannot list its queues")
                 .remedy("register them one by one"));
@@ -199,12 +216,14 @@ impl Scheduler {
     /// # Errors
     /// ENOENT where it is not registered; else what the driver says.
     pub fn unregister(&self, queue: QueueId) -> Result<()> {
+        const WHAT: &str = "unregistering a queue";
+        self.shared.check_process(WHAT)?;
         let known = {
             let mut state = self.shared.lock();
             state.online.remove(&queue).is_some() || state.is_offline(queue)
         };
         if !known {
-            return Err(Error::new("unregistering a queue", Errno::ENOENT).on(queue).because("it is not registered"));
+            return Err(Error::new(WHAT, Errno::ENOENT).on(queue).because("it is not registered"));
         }
         let error = self.give_back(&|id| id == queue);
         self.shared.lock().remove(queue, self.shared.host.now());
@@ -218,10 +237,10 @@ impl Scheduler {
     /// # Errors
     /// ESRCH where it is not registered; else what the driver says.
     pub fn unregister_process(&self, pid: Pid) -> Result<()> {
+        const WHAT: &str = "unregistering a process";
+        self.shared.check_process(WHAT)?;
         if !self.shared.lock().processes.contains_key(&pid) {
-            return Err(Error::new("unregistering a process", Errno::ESRCH)
-                .on(format_args!("pid {pid}"))
-                .because("it is not registered"));
+            return Err(Error::new(WHAT, Errno::ESRCH).on(format_args!("pid {pid}")).because("it is not registered"));
         }
         let error = self.give_back(&|id| id.pid == pid);
         let marked: BTreeSet<_> = {
@@ -243,27 +262,28 @@ impl Scheduler {
 
     /// An online request on the domains of some nodes; none = all. With [`Scope::Machine`] there is one domain.
     pub fn online_on(&self, gpus: &[GpuId]) -> OnlineGuard {
-        let keys: BTreeSet<GpuId> = {
-            let state = self.shared.lock();
-            gpus.iter().map(|gpu| state.key(*gpu)).collect()
-        };
+        let scope = self.shared.scope;
+        let keys: BTreeSet<GpuId> = gpus.iter().map(|gpu| scope.domain_of(*gpu)).collect();
         let everywhere = keys.contains(&GpuId::ALL);
         OnlineGuard::enter(self.shared.clone(), if everywhere { Vec::new() } else { keys.into_iter().collect() })
     }
 
     /// Does what is due now: events, policy wake-ups, heartbeats of held queues.
     pub fn tick(&self) -> Step {
-        self.shared.tick()
+        if self.shared.forked() { Step::default() } else { self.shared.tick() }
     }
 
     /// When [`Scheduler::tick`] is due at the latest (machine time); None: not before something happens.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        self.shared.lock().next_wakeup(self.shared.host.now())
+        if self.shared.forked() { None } else { self.shared.lock().next_wakeup(self.shared.host.now()) }
     }
 
     /// The offline queues as the policy would see them now, in order of their ids. Queues of nodes that are left alone
     /// are not among them.
     pub fn offline(&self) -> Vec<OfflineQueue> {
+        if self.shared.forked() {
+            return Vec::new();
+        }
         let state = self.shared.lock();
         let mut queues: Vec<_> = state.domains.values().flat_map(|domain| domain.offline()).copied().collect();
         queues.sort_unstable_by_key(|queue| queue.id);
@@ -272,21 +292,33 @@ impl Scheduler {
 
     /// The queues that are registered as online.
     pub fn online_queues(&self) -> Vec<QueueId> {
+        if self.shared.forked() {
+            return Vec::new();
+        }
         self.shared.lock().online.keys().copied().collect()
     }
 
     /// First error since the last call, of any thread (the background thread's too).
     pub fn take_error(&self) -> Option<Error> {
+        if self.shared.forked() {
+            return None;
+        }
         self.shared.lock().first_error.take()
     }
 
     /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`].
     pub fn tripped(&self) -> Vec<GpuId> {
+        if self.shared.forked() {
+            return Vec::new();
+        }
         self.shared.lock().tripped.iter().copied().collect()
     }
 
     /// Says that a node may be touched again, and brings its queues where they belong.
     pub fn readmit(&self, gpu: GpuId) -> Step {
+        if self.shared.forked() {
+            return Step::default();
+        }
         let key = {
             let now = self.shared.host.now();
             let mut state = self.shared.lock();
@@ -320,6 +352,9 @@ impl Scheduler {
 impl Drop for Scheduler {
     fn drop(&mut self) {
         self.ticker = None;
+        if self.shared.forked() {
+            return;
+        }
         // A guard that outlives the scheduler does nothing any more.
         self.shared.lock().closed = true;
         if let Some(error) = self.give_back(&|_| true) {
@@ -327,10 +362,10 @@ impl Drop for Scheduler {
         }
         let marked = std::mem::take(&mut self.shared.lock().marked);
         self.unmark(marked);
-        if self.shared.policy.setup().reservation.is_some() {
-            if let Err(error) = self.shared.driver.set_reservation(GpuId::ALL, 0, 0) {
-                tracing::warn!(%error, "the reservation ends with the lease instead");
-            }
+        if self.shared.policy.setup().reservation.is_some()
+            && let Err(error) = self.shared.driver.set_reservation(GpuId::ALL, 0, 0)
+        {
+            tracing::warn!(%error, "the reservation ends with the lease instead");
         }
     }
 }

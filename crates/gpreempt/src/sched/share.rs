@@ -10,7 +10,8 @@ struct Segment {
     ran: Duration,
 }
 
-/// Mapped time in a sliding window, as the mean over the queues. Without queues nobody is deprived: that counts as mapped.
+/// Mapped time in a sliding window, as the mean over the queues. Without queues nobody is deprived: that counts as
+/// mapped.
 #[derive(Debug)]
 pub(super) struct Share {
     length: Duration,

@@ -1,22 +1,26 @@
 //! What the scheduler, its guards and its thread share, and the one way in which each of them acts.
 //!
-//! The lock guards the books, never a driver call: whoever acts claims its domains, executes with the lock released, takes
-//! note, and lets the next one in. A second online request therefore waits until the first one's unmap is done (it may
-//! not begin before), while requests on other domains go on. Records reach the recorder with no lock held. Only the policy runs under
-//! the lock; it is a pure function.
+//! The lock guards the books, never a driver call: whoever acts claims its domains, executes with the lock released,
+//! takes note, and lets the next one in. A second online request therefore waits until the first one's unmap is done
+//! (it may not begin before), while requests on other domains go on. Records reach the recorder with no lock held.
+//! Only the policy runs under the lock; it is a pure function.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::driver::{Capabilities, Driver};
+use crate::error::{Error, Result};
 use crate::host::{Alarm, Host};
 use crate::monitor::{Claims, Window};
 use crate::queue::{GpuId, QueueId};
 use crate::sched::execute::Executor;
+use crate::sched::plan::Plan;
 use crate::sched::policy::Policy;
-use crate::sched::scheduler::Step;
-use crate::sched::state::{Plan, State};
+use crate::sched::scheduler::{Scope, Step};
+use crate::sched::state::State;
 use crate::sched::timeline::Timeline;
 use crate::stats::Stats;
 use crate::trace::{Record, Recorder};
@@ -28,6 +32,7 @@ pub(super) struct Shared {
     pub(super) driver: Arc<dyn Driver>,
     pub(super) policy: Box<dyn Policy>,
     pub(super) capabilities: Capabilities,
+    pub(super) scope: Scope,
     pub(super) grace: Duration,
     pub(super) stats: Arc<Stats>,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
@@ -40,6 +45,8 @@ pub(super) struct Shared {
     /// What monitors on the same driver leave to us.
     pub(super) claims: Arc<Claims>,
     pub(super) window: Window,
+    /// The process that made it. In a forked child the locks may be held for ever and the thread is not there.
+    pub(super) process: u32,
 }
 
 /// Domains that a thread has claimed; dropping lets others in.
@@ -60,6 +67,16 @@ impl Drop for Claim<'_> {
 }
 
 impl Shared {
+    /// This is a forked child, which has no part in the scheduler.
+    pub(super) fn forked(&self) -> bool {
+        std::process::id() != self.process
+    }
+
+    /// As an error of `operation`.
+    pub(super) fn check_process(&self, operation: &'static str) -> Result<()> {
+        if self.forked() { Err(Error::of_driver(operation, Errno::EBADF)) } else { Ok(()) }
+    }
+
     /// The books are kept whole by every method, so a panic elsewhere does not spoil them.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

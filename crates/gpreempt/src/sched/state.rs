@@ -1,24 +1,12 @@
-//! The scheduler's books: what is registered, who is online, what is held. It plans and takes note; it calls nobody but
-//! the policy.
+//! The scheduler's books: what is registered, who is online, what is held. Nothing here calls anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nix::errno::Errno;
-
-use crate::driver::Selector;
 use crate::error::Error;
 use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
-use crate::sched::domain::{Domain, Wishes};
-use crate::sched::gang;
-use crate::sched::policy::{OfflineQueue, Policy};
+use crate::sched::domain::Domain;
 use crate::sched::scheduler::Scope;
-
-/// A policy that asks again sooner than this waits this long.
-const SHORTEST_WAIT: Duration = Duration::from_micros(10);
-
-/// When to try again to give back what the driver would not.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// A registered process.
 #[derive(Clone, Copy, Debug)]
@@ -65,67 +53,25 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) rules: Rules,
-    everywhere: u32,
+    pub(super) everywhere: u32,
     pub(super) domains: BTreeMap<GpuId, Domain>,
-    home: BTreeMap<QueueId, GpuId>,
+    pub(super) home: BTreeMap<QueueId, GpuId>,
     /// Online queues; true = held by this driver, so the next online window maps it.
     pub(super) online: BTreeMap<QueueId, bool>,
     pub(super) processes: BTreeMap<Pid, Process>,
     pub(super) tripped: BTreeSet<GpuId>,
     pub(super) aside: BTreeMap<QueueId, Aside>,
-    retry_at: Option<Duration>,
+    pub(super) retry_at: Option<Duration>,
     poll_at: Option<Duration>,
     look_at: Option<Duration>,
     /// What is claimed of the monitors.
-    claimed: BTreeMap<Claimed, GpuId>,
+    pub(super) claimed: BTreeMap<Claimed, GpuId>,
     /// What was marked with [`Rules::marks`].
     pub(super) marked: BTreeSet<(Pid, Option<u32>)>,
     /// Until when the background thread sleeps; None = it does not, or for ever.
     pub(super) asleep_until: Option<Option<Duration>>,
     pub(super) first_error: Option<Error>,
     pub(super) closed: bool,
-}
-
-/// One entry of a driver call, and the queues that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub(super) selector: Selector,
-    pub(super) gpu: GpuId,
-    pub(super) queues: Vec<QueueId>,
-}
-
-/// What to call.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) unmap: Vec<Item>,
-    pub(super) remap: Vec<Item>,
-    /// Processes whose new queues need not start held any more, once this plan is carried out.
-    pub(super) release_new: Vec<Pid>,
-}
-
-impl Plan {
-    pub(super) fn is_empty(&self) -> bool {
-        self.unmap.is_empty() && self.remap.is_empty() && self.release_new.is_empty()
-    }
-}
-
-/// What became of one entry.
-#[derive(Debug)]
-pub(super) struct Verdict {
-    pub(super) item: Item,
-    /// It was to be held; else mapped.
-    pub(super) hold: bool,
-    pub(super) errno: Option<Errno>,
-    /// Queues in the wanted state.
-    pub(super) queues: u32,
-}
-
-/// What a carried-out plan came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) unmapped: u32,
-    pub(super) remapped: u32,
-    pub(super) error: Option<Error>,
 }
 
 impl State {
@@ -152,13 +98,10 @@ impl State {
 
     /// The domain of a node.
     pub(super) fn key(&self, gpu: GpuId) -> GpuId {
-        match self.rules.scope {
-            Scope::Machine => GpuId::ALL,
-            Scope::Gpu => gpu,
-        }
+        self.rules.scope.domain_of(gpu)
     }
 
-    fn domain(&mut self, key: GpuId, now: Duration) -> &mut Domain {
+    pub(super) fn domain(&mut self, key: GpuId, now: Duration) -> &mut Domain {
         let (window, everywhere) = (self.rules.window, self.everywhere);
         self.domains.entry(key).or_insert_with(|| {
             let mut domain = Domain::new(window, now);
@@ -264,7 +207,7 @@ impl State {
     }
 
     /// Sets a node's queues aside: nothing will touch them.
-    fn trip(&mut self, gpu: GpuId, now: Duration) {
+    pub(super) fn trip(&mut self, gpu: GpuId, now: Duration) {
         self.tripped.insert(gpu);
         for domain in self.domains.values_mut() {
             let queues: Vec<_> = domain.offline().iter().filter(|queue| queue.gpu == gpu).copied().collect();
@@ -288,9 +231,11 @@ impl State {
     }
 
     /// Domains that a tick must look at. One that is busy looks after itself.
-    pub(super) fn due(&self, now: Duration) -> Vec<GpuId> {
-        let retry = self.retry_at.is_some_and(|at| at <= now);
-        let due = |domain: &Domain| !domain.busy && (retry || self.wakeup_of(domain, now).is_some_and(|at| at <= now));
+    pub(super) fn due(&mut self, now: Duration) -> Vec<GpuId> {
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.domains.values_mut().for_each(|domain| domain.dirty = true);
+        }
+        let due = |domain: &Domain| !domain.busy && self.wakeup_of(domain, now).is_some_and(|at| at <= now);
         self.domains.iter().filter(|(_, domain)| due(domain)).map(|(key, _)| *key).collect()
     }
 
@@ -326,237 +271,12 @@ impl State {
         }
     }
 
-    /// Asks the policy about these domains and says what to call.
-    ///
-    /// `cleaned`: queues that a monitor keeps away because they are idle. A window leaves them to it when it ends.
-    pub(super) fn plan(
-        &mut self,
-        policy: &dyn Policy,
-        now: Duration,
-        keys: &[GpuId],
-        cleaned: &BTreeSet<QueueId>,
-    ) -> Plan {
-        self.retry_at = self.retry_at.filter(|at| *at > now);
-        let mut wishes: BTreeMap<GpuId, Wishes> = BTreeMap::new();
-        let (mut renew, mut wake) = (Vec::new(), false);
-        for key in keys {
-            let (everywhere, beat, cap) = (self.everywhere, self.rules.beat, self.rules.cap);
-            let Some(domain) = self.domains.get_mut(key) else { continue };
-            let online = domain.requests + everywhere;
-            let wish = domain.decide(policy, now, online, cap);
-            domain.again_at = domain.again_at.map(|at| at.max(now + SHORTEST_WAIT));
-            if !wish.rotate.is_empty() {
-                domain.last_rotate = Some(now);
-            }
-            renew.extend(domain.renew(now, beat));
-            wake |= online > 0;
-            wishes.insert(*key, wish);
-        }
-        if self.rules.gang {
-            gang::align(&self.domains, &mut wishes);
-        }
-        let mut hold: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.unmap.iter().copied()).collect();
-        let mut give: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.remap.iter().copied()).collect();
-        for queue in give.intersection(cleaned) {
-            self.correct(*queue, false, now);
-        }
-        give.retain(|queue| !cleaned.contains(queue));
-        let rotate = wishes.values().flat_map(|wish| wish.rotate.iter().copied()).filter(|id| !hold.contains(id));
-        let mapped: BTreeSet<QueueId> = give.iter().copied().chain(rotate).collect();
-        hold.extend(renew.into_iter().filter(|id| !give.contains(id)));
-
-        let (hold, mapped) = (self.groups(&hold), self.groups(&mapped));
-        let mut plan = Plan {
-            unmap: self.items(&hold, &mapped, true, &BTreeSet::new()),
-            remap: self.items(&mapped, &hold, false, cleaned),
-            release_new: self.release_new(&give),
-        };
-        if wake {
-            let held = self.online.iter().filter(|(_, held)| **held);
-            let item =
-                |queue: &QueueId| Item { selector: Selector::queue(*queue), gpu: GpuId::ALL, queues: vec![*queue] };
-            plan.remap.extend(held.map(|(queue, _)| item(queue)));
-        }
-        plan
-    }
-
-    /// Gives back these queues, whatever the policy says.
-    pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>, cleaned: &BTreeSet<QueueId>) -> Plan {
-        let ids: BTreeSet<QueueId> = held.filter(|queue| !cleaned.contains(queue)).collect();
-        let remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
-        Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
-    }
-
-    /// Everything that is held, nodes that are left alone excepted.
-    pub(super) fn held(&self) -> impl Iterator<Item = QueueId> {
-        let queues = self.domains.values().flat_map(|domain| domain.offline());
-        queues.filter(|queue| queue.held).map(|queue| queue.id)
-    }
-
-    fn groups(&self, ids: &BTreeSet<QueueId>) -> Groups {
-        let mut groups = Groups::new();
-        for id in ids {
-            let Some(queue) = self.home(*id).and_then(|key| self.domains[&key].get(*id)) else { continue };
-            groups.entry((id.pid, queue.gpu)).or_default().push(*id);
-        }
-        groups
-    }
-
-    /// A process that is offline as a whole and goes one way as a whole takes one entry per node, which also reaches
-    /// the queues that it made a moment ago; everything else takes one entry per queue.
-    fn items(&self, groups: &Groups, other: &Groups, hold: bool, spare: &BTreeSet<QueueId>) -> Vec<Item> {
-        let mut items = Vec::new();
-        for (&(pid, gpu), ids) in groups {
-            let all_go = self.domains[&self.key(gpu)].of(pid).iter().filter(|queue| queue.gpu == gpu).all(|queue| {
-                (queue.held == hold && !spare.contains(&queue.id)) || ids.binary_search(&queue.id).is_ok()
-            });
-            if all_go && !other.contains_key(&(pid, gpu)) && self.is_whole(pid) {
-                let hold_new = hold && self.rules.hold_new;
-                let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
-                items.push(Item { selector, gpu, queues: ids.clone() });
-            } else {
-                items.extend(ids.iter().map(|id| Item { selector: Selector::queue(*id), gpu, queues: vec![*id] }));
-            }
-        }
-        items
-    }
-
     /// No queue of the process is online, so a selector may name all of them.
     pub(super) fn is_whole(&self, pid: Pid) -> bool {
         let online = self.online.range(QueueId { pid, id: 0 }..=QueueId { pid, id: u32::MAX }).next();
         online.is_none() && self.processes.get(&pid).is_some_and(|process| process.whole)
     }
-
-    /// Processes that will hold nothing once these are given back.
-    fn release_new(&self, give: &BTreeSet<QueueId>) -> Vec<Pid> {
-        if self.rules.always_lazy {
-            return Vec::new();
-        }
-        let stays = |pid: Pid| {
-            let mut queues = self.domains.values().flat_map(|domain| domain.of(pid));
-            queues.any(|queue| queue.held && !give.contains(&queue.id))
-        };
-        let lazy = self.processes.iter().filter(|(_, process)| process.hold_new);
-        lazy.map(|(pid, _)| *pid).filter(|pid| give.iter().any(|queue| queue.pid == *pid) && !stays(*pid)).collect()
-    }
-
-    /// What must be claimed of the monitors before these entries are unmapped.
-    pub(super) fn claim(&mut self, unmap: &[Item]) -> Vec<Selector> {
-        let mut new = Vec::new();
-        for Item { selector, gpu, .. } in unmap {
-            let names = (selector.pid, selector.queue, selector.gpu);
-            if self.claimed.insert(names, *gpu).is_none() {
-                new.push(*selector);
-            }
-        }
-        new
-    }
-
-    /// What need not be claimed any more, because nothing of it is held. Only these domains: in others a call that is under way
-    /// may be about to hold it.
-    pub(super) fn release_claims(&mut self, keys: &[GpuId]) -> Vec<Selector> {
-        let mut released = Vec::new();
-        for (names, gpu) in std::mem::take(&mut self.claimed) {
-            let (pid, queue, of) = names;
-            let key = self.key(gpu);
-            let held = self.domains.get(&key).is_some_and(|domain| {
-                let named =
-                    |it: &OfflineQueue| queue.is_none_or(|id| id == it.id.id) && (of == GpuId::ALL || of == it.gpu);
-                domain.of(pid).iter().any(|it| it.held && named(it))
-            });
-            if held || !keys.contains(&key) {
-                self.claimed.insert(names, gpu);
-            } else {
-                released.push(Selector { queue, gpu: of, ..Selector::process(pid) });
-            }
-        }
-        released
-    }
-
-    /// Takes note of what became of a plan that was carried out from `begin` to `end`.
-    pub(super) fn apply(&mut self, verdicts: Vec<Verdict>, begin: Duration, end: Duration) -> Outcome {
-        let mut outcome = Outcome::default();
-        for verdict in verdicts {
-            if verdict.hold && verdict.item.selector.hold_new && verdict.errno.is_none() {
-                if let Some(process) = self.processes.get_mut(&verdict.item.selector.pid) {
-                    process.hold_new = true;
-                }
-            }
-            self.apply_one(&verdict, begin, end, &mut outcome);
-        }
-        for domain in self.domains.values_mut() {
-            domain.account(begin, end);
-        }
-        outcome
-    }
-
-    fn apply_one(&mut self, verdict: &Verdict, begin: Duration, end: Duration, outcome: &mut Outcome) {
-        let one = verdict.item.selector.queue.is_some();
-        // None: as it was.
-        let held = match verdict.errno {
-            None => Some(verdict.hold),
-            // The driver calls a queue that vanished unmapped, and so do we.
-            Some(Errno::ENOENT) if one => return self.gone(&verdict.item.queues, end),
-            Some(Errno::ESRCH) => return self.remove_process(verdict.item.selector.pid, end),
-            // The mark is made before the round fails.
-            Some(Errno::ETIME | Errno::EIO) => Some(verdict.hold),
-            Some(Errno::EACCES) if one => None,
-            // A dead lease holds nothing, what another lease holds is not ours, and a queue that was reset is not held.
-            Some(Errno::EBADF) => Some(false),
-            Some(Errno::EBUSY | Errno::EACCES) if !verdict.hold => Some(false),
-            // Some of a process may have been taken; giving back what was not does no harm.
-            Some(_) if verdict.hold && verdict.queues > 0 => Some(true),
-            Some(_) => None,
-        };
-        if let Some(held) = held {
-            self.settle(&verdict.item.queues, held, begin, end, outcome);
-        }
-        let Some(errno) = verdict.errno else { return };
-        let error = Error::new(if verdict.hold { "unmapping" } else { "mapping" }, errno).on(verdict.item.selector);
-        let error = match errno {
-            Errno::ETIME | Errno::EIO => {
-                self.trip(verdict.item.gpu, end);
-                error.remedy(format!("{} is left alone until it is readmitted", verdict.item.gpu))
-            }
-            Errno::EACCES if one => {
-                self.gone(&verdict.item.queues, end);
-                error.remedy("the queue was reset; its owner must make a new one")
-            }
-            _ => error,
-        };
-        if !verdict.hold && held.is_none() {
-            self.retry_at = Some(end + RETRY);
-        }
-        tracing::warn!(%error, "a queue could not be moved");
-        outcome.error.get_or_insert(error);
-    }
-
-    fn settle(&mut self, queues: &[QueueId], held: bool, begin: Duration, end: Duration, outcome: &mut Outcome) {
-        for queue in queues {
-            if let Some(flag) = self.online.get_mut(queue) {
-                *flag = held;
-                continue;
-            }
-            let Some(key) = self.home(*queue) else { continue };
-            let domain = self.domain(key, end);
-            match (domain.get(*queue).is_some_and(|queue| queue.held), held) {
-                (false, true) => outcome.unmapped += 1,
-                (true, false) => outcome.remapped += 1,
-                _ => {}
-            }
-            domain.set_held(*queue, held, begin, end);
-        }
-    }
-
-    fn gone(&mut self, queues: &[QueueId], now: Duration) {
-        for queue in queues {
-            self.remove(*queue, now);
-            self.online.remove(queue);
-        }
-    }
 }
 
 /// Names of a claim: process, one queue or all, one node or all.
-type Claimed = (Pid, Option<u32>, GpuId);
-
-type Groups = BTreeMap<(Pid, GpuId), Vec<QueueId>>;
+pub(super) type Claimed = (Pid, Option<u32>, GpuId);

@@ -50,12 +50,17 @@ impl Ticker {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
+        if self.shared.forked() {
+            // There is no such thread here, and joining it would abort.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         self.stop.store(true, Ordering::Release);
         self.shared.alarm.ring();
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the scheduler's thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the scheduler's thread panicked");
         }
     }
 }

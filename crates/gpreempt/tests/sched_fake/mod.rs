@@ -380,13 +380,13 @@ impl Driver for Fake {
         let mut policy = PolicyFlags::empty();
         if selector.queue.is_none() {
             let target = machine.targets.entry(selector.pid).or_default();
-            *target = *target - clear | set;
+            *target = (*target - clear) | set;
             policy = *target;
         }
         for id in machine.named(&selector) {
             let now = machine.now;
             let queue = machine.queues.get_mut(&id).unwrap();
-            queue.policy = queue.policy - clear | set;
+            queue.policy = (queue.policy - clear) | set;
             policy = queue.policy;
             let idle = queue.pointers.0 == queue.pointers.1 && queue.waves == 0;
             if set.contains(PolicyFlags::LAZY_ACTIVATION) && idle {

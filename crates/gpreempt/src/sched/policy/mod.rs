@@ -4,7 +4,8 @@
 //! arrived or ended, a queue appeared, a wake-up it asked for is due) and carries out its [`Decision`]. So every
 //! policy is tested on values and replayed from a trace.
 //!
-//! [`named`] makes one from text, for example `rate-bound:residency=5ms,floor=10%`; its `Display` writes that text again.
+//! [`named`] makes one from text, for example `rate-bound:residency=5ms,floor=10%`; its `Display` writes that text
+//! again.
 
 mod lazy;
 mod parameter;

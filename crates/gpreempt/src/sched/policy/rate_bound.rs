@@ -1,9 +1,10 @@
-//! `unmap` with bounds: preemption costs a round on every node, so it may not happen often, and training may not starve.
+//! `unmap` with bounds: preemption costs a round on every node, so it may not happen often, and training may not
+//! starve.
 //!
 //! A burst is a run of online requests whose gaps are shorter than `coalesce`; it is preempted for once. Offline queues
-//! that came back stay for `residency` at least. And in every full `window` they are mapped for the `floor` at least (up
-//! to the time that one remap takes): a burst that lasts is interrupted, which ends it as a quiet gap does. There are as
-//! many short interruptions in a window as the residency admits, rather than a long one.
+//! that came back stay for `residency` at least. And in every full `window` they are mapped for the `floor` at least
+//! (up to the time that one remap takes): a burst that lasts is interrupted, which ends it as a quiet gap does. There
+//! are as many short interruptions in a window as the residency admits, rather than a long one.
 
 use std::fmt;
 use std::time::Duration;

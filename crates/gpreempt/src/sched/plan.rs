@@ -1,0 +1,181 @@
+//! From what the policy wishes to what to call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::driver::Selector;
+use crate::queue::{GpuId, Pid, QueueId};
+use crate::sched::domain::Wishes;
+use crate::sched::gang;
+use crate::sched::policy::{OfflineQueue, Policy};
+use crate::sched::state::State;
+
+/// A policy that asks again sooner than this waits this long.
+const SHORTEST_WAIT: Duration = Duration::from_micros(10);
+
+/// One entry of a driver call, and the queues that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) selector: Selector,
+    pub(super) gpu: GpuId,
+    pub(super) queues: Vec<QueueId>,
+}
+
+/// What to call.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) unmap: Vec<Item>,
+    pub(super) remap: Vec<Item>,
+    /// Processes whose new queues need not start held any more, once this plan is carried out.
+    pub(super) release_new: Vec<Pid>,
+}
+
+impl Plan {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unmap.is_empty() && self.remap.is_empty() && self.release_new.is_empty()
+    }
+}
+
+type Groups = BTreeMap<(Pid, GpuId), Vec<QueueId>>;
+
+impl State {
+    /// Asks the policy about these domains and says what to call.
+    ///
+    /// `cleaned`: queues that a monitor keeps away because they are idle. A window leaves them to it when it ends.
+    pub(super) fn plan(
+        &mut self,
+        policy: &dyn Policy,
+        now: Duration,
+        keys: &[GpuId],
+        cleaned: &BTreeSet<QueueId>,
+    ) -> Plan {
+        let mut wishes: BTreeMap<GpuId, Wishes> = BTreeMap::new();
+        let (mut renew, mut wake) = (Vec::new(), false);
+        for key in keys {
+            let (everywhere, beat, cap) = (self.everywhere, self.rules.beat, self.rules.cap);
+            let Some(domain) = self.domains.get_mut(key) else { continue };
+            let online = domain.requests + everywhere;
+            let wish = domain.decide(policy, now, online, cap);
+            domain.again_at = domain.again_at.map(|at| at.max(now + SHORTEST_WAIT));
+            if !wish.rotate.is_empty() {
+                domain.last_rotate = Some(now);
+            }
+            renew.extend(domain.renew(now, beat));
+            wake |= online > 0;
+            wishes.insert(*key, wish);
+        }
+        if self.rules.gang {
+            gang::align(&self.domains, &mut wishes);
+        }
+        let mut hold: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.unmap.iter().copied()).collect();
+        let mut give: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.remap.iter().copied()).collect();
+        for queue in give.intersection(cleaned) {
+            self.correct(*queue, false, now);
+        }
+        give.retain(|queue| !cleaned.contains(queue));
+        let rotate = wishes.values().flat_map(|wish| wish.rotate.iter().copied()).filter(|id| !hold.contains(id));
+        let mapped: BTreeSet<QueueId> = give.iter().copied().chain(rotate).collect();
+        hold.extend(renew.into_iter().filter(|id| !give.contains(id)));
+
+        let (hold, mapped) = (self.groups(&hold), self.groups(&mapped));
+        let mut plan = Plan {
+            unmap: self.items(&hold, &mapped, true, &BTreeSet::new()),
+            remap: self.items(&mapped, &hold, false, cleaned),
+            release_new: self.release_new(&give),
+        };
+        if wake {
+            let held = self.online.iter().filter(|(_, held)| **held);
+            let item =
+                |queue: &QueueId| Item { selector: Selector::queue(*queue), gpu: GpuId::ALL, queues: vec![*queue] };
+            plan.remap.extend(held.map(|(queue, _)| item(queue)));
+        }
+        plan
+    }
+
+    /// Gives back these queues, whatever the policy says.
+    pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>, cleaned: &BTreeSet<QueueId>) -> Plan {
+        let ids: BTreeSet<QueueId> = held.filter(|queue| !cleaned.contains(queue)).collect();
+        let remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
+        Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
+    }
+
+    /// Everything that is held, nodes that are left alone excepted.
+    pub(super) fn held(&self) -> impl Iterator<Item = QueueId> {
+        let queues = self.domains.values().flat_map(|domain| domain.offline());
+        queues.filter(|queue| queue.held).map(|queue| queue.id)
+    }
+
+    fn groups(&self, ids: &BTreeSet<QueueId>) -> Groups {
+        let mut groups = Groups::new();
+        for id in ids {
+            let Some(queue) = self.home(*id).and_then(|key| self.domains[&key].get(*id)) else { continue };
+            groups.entry((id.pid, queue.gpu)).or_default().push(*id);
+        }
+        groups
+    }
+
+    /// A process that is offline as a whole and goes one way as a whole takes one entry per node, which also reaches
+    /// the queues that it made a moment ago; everything else takes one entry per queue.
+    fn items(&self, groups: &Groups, other: &Groups, hold: bool, spare: &BTreeSet<QueueId>) -> Vec<Item> {
+        let mut items = Vec::new();
+        for (&(pid, gpu), ids) in groups {
+            let all_go = self.domains[&self.key(gpu)].of(pid).iter().filter(|queue| queue.gpu == gpu).all(|queue| {
+                (queue.held == hold && !spare.contains(&queue.id)) || ids.binary_search(&queue.id).is_ok()
+            });
+            if all_go && !other.contains_key(&(pid, gpu)) && self.is_whole(pid) {
+                let hold_new = hold && self.rules.hold_new;
+                let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
+                items.push(Item { selector, gpu, queues: ids.clone() });
+            } else {
+                items.extend(ids.iter().map(|id| Item { selector: Selector::queue(*id), gpu, queues: vec![*id] }));
+            }
+        }
+        items
+    }
+
+    /// Processes that will hold nothing once these are given back.
+    fn release_new(&self, give: &BTreeSet<QueueId>) -> Vec<Pid> {
+        if self.rules.always_lazy {
+            return Vec::new();
+        }
+        let stays = |pid: Pid| {
+            let mut queues = self.domains.values().flat_map(|domain| domain.of(pid));
+            queues.any(|queue| queue.held && !give.contains(&queue.id))
+        };
+        let lazy = self.processes.iter().filter(|(_, process)| process.hold_new);
+        lazy.map(|(pid, _)| *pid).filter(|pid| give.iter().any(|queue| queue.pid == *pid) && !stays(*pid)).collect()
+    }
+
+    /// What must be claimed of the monitors before these entries are unmapped.
+    pub(super) fn claim(&mut self, unmap: &[Item]) -> Vec<Selector> {
+        let mut new = Vec::new();
+        for Item { selector, gpu, .. } in unmap {
+            let names = (selector.pid, selector.queue, selector.gpu);
+            if self.claimed.insert(names, *gpu).is_none() {
+                new.push(*selector);
+            }
+        }
+        new
+    }
+
+    /// What need not be claimed any more, because nothing of it is held. Only in these domains: in others a call that
+    /// is under way may be about to hold it.
+    pub(super) fn release_claims(&mut self, keys: &[GpuId]) -> Vec<Selector> {
+        let mut released = Vec::new();
+        for (names, gpu) in std::mem::take(&mut self.claimed) {
+            let (pid, queue, of) = names;
+            let key = self.key(gpu);
+            let held = self.domains.get(&key).is_some_and(|domain| {
+                let named =
+                    |it: &OfflineQueue| queue.is_none_or(|id| id == it.id.id) && (of == GpuId::ALL || of == it.gpu);
+                domain.of(pid).iter().any(|it| it.held && named(it))
+            });
+            if held || !keys.contains(&key) {
+                self.claimed.insert(names, gpu);
+            } else {
+                released.push(Selector { queue, gpu: of, ..Selector::process(pid) });
+            }
+        }
+        released
+    }
+}

@@ -1,0 +1,125 @@
+//! From what the driver answered to what the books say.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::error::Error;
+use crate::queue::QueueId;
+use crate::sched::plan::Item;
+use crate::sched::state::State;
+
+/// When to try again to give back what the driver would not.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What became of one entry.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) item: Item,
+    /// It was to be held; else mapped.
+    pub(super) hold: bool,
+    pub(super) errno: Option<Errno>,
+    /// The call failed as a whole, so the errno says nothing of this entry.
+    pub(super) not_tried: bool,
+    /// Queues in the wanted state.
+    pub(super) queues: u32,
+}
+
+/// What a carried-out plan came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) unmapped: u32,
+    pub(super) remapped: u32,
+    pub(super) error: Option<Error>,
+}
+
+impl State {
+    /// Takes note of what became of a plan that was carried out from `begin` to `end`.
+    pub(super) fn apply(&mut self, verdicts: Vec<Verdict>, begin: Duration, end: Duration) -> Outcome {
+        let mut outcome = Outcome::default();
+        for verdict in verdicts {
+            let selector = verdict.item.selector;
+            if let Some(process) = self.processes.get_mut(&selector.pid) {
+                process.hold_new |= verdict.hold && selector.hold_new;
+            }
+            self.apply_one(&verdict, begin, end, &mut outcome);
+        }
+        for domain in self.domains.values_mut() {
+            domain.account(begin, end);
+        }
+        outcome
+    }
+
+    fn apply_one(&mut self, verdict: &Verdict, begin: Duration, end: Duration, outcome: &mut Outcome) {
+        if verdict.not_tried {
+            // A dead lease holds nothing.
+            if verdict.errno == Some(Errno::EBADF) {
+                self.settle(&verdict.item.queues, false, begin, end, outcome);
+            } else {
+                self.retry_at = Some(end + RETRY);
+            }
+            return;
+        }
+        let one = verdict.item.selector.queue.is_some();
+        // None: as it was.
+        let held = match verdict.errno {
+            None => Some(verdict.hold),
+            // The driver calls a queue that vanished unmapped, and so do we.
+            Some(Errno::ENOENT) if one => return self.gone(&verdict.item.queues, end),
+            Some(Errno::ESRCH) => return self.remove_process(verdict.item.selector.pid, end),
+            // The mark is made before the round fails.
+            Some(Errno::ETIME | Errno::EIO) => Some(verdict.hold),
+            Some(Errno::EACCES) if one => None,
+            // What another lease holds is not ours, and a queue that was reset is not held.
+            Some(Errno::EBUSY | Errno::EACCES) if !verdict.hold => Some(false),
+            // Some of a process may have been taken; giving back what was not does no harm.
+            Some(_) if verdict.hold && verdict.queues > 0 => Some(true),
+            Some(_) => None,
+        };
+        if let Some(held) = held {
+            self.settle(&verdict.item.queues, held, begin, end, outcome);
+        }
+        let Some(errno) = verdict.errno else { return };
+        let error = Error::new(if verdict.hold { "unmapping" } else { "mapping" }, errno).on(verdict.item.selector);
+        let error = match errno {
+            Errno::ETIME | Errno::EIO => {
+                self.trip(verdict.item.gpu, end);
+                error.remedy(format!("{} is left alone until it is readmitted", verdict.item.gpu))
+            }
+            Errno::EACCES if one => {
+                self.gone(&verdict.item.queues, end);
+                error.remedy("the queue was reset; its owner must make a new one")
+            }
+            _ => error,
+        };
+        if !verdict.hold && held.is_none() {
+            self.retry_at = Some(end + RETRY);
+        }
+        tracing::warn!(%error, "a queue could not be moved");
+        outcome.error.get_or_insert(error);
+    }
+
+    fn settle(&mut self, queues: &[QueueId], held: bool, begin: Duration, end: Duration, outcome: &mut Outcome) {
+        for queue in queues {
+            if let Some(flag) = self.online.get_mut(queue) {
+                *flag = held;
+                continue;
+            }
+            let Some(key) = self.home(*queue) else { continue };
+            let domain = self.domain(key, end);
+            match (domain.get(*queue).is_some_and(|queue| queue.held), held) {
+                (false, true) => outcome.unmapped += 1,
+                (true, false) => outcome.remapped += 1,
+                _ => {}
+            }
+            domain.set_held(*queue, held, begin, end);
+        }
+    }
+
+    fn gone(&mut self, queues: &[QueueId], now: Duration) {
+        for queue in queues {
+            self.remove(*queue, now);
+            self.online.remove(queue);
+        }
+    }
+}
