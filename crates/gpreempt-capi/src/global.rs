@@ -8,7 +8,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
-use gpreempt::driver::Batch;
 use gpreempt::{Error, Result, Session, SessionBuilder};
 use nix::errno::Errno;
 
@@ -20,18 +19,6 @@ use crate::watch::Watch;
 pub(crate) struct Open {
     pub(crate) watch: Watch,
     pub(crate) session: Session,
-}
-
-impl Open {
-    /// A call that unmaps.
-    pub(crate) fn unmap(&self, queues: &[u32], call: impl FnOnce(&Session) -> Result<Batch>) -> Result<i32> {
-        self.watch.unmap(&self.session, queues, || call(&self.session)).map(|()| 0)
-    }
-
-    /// A call that maps.
-    pub(crate) fn remap(&self, queues: &[u32], call: impl FnOnce(&Session) -> Result<Batch>) -> Result<i32> {
-        self.watch.remap(queues, || call(&self.session)).map(|()| 0)
-    }
 }
 
 /// What one process has. Never freed. A forked child makes its own, for the locks that it inherits may be held by threads

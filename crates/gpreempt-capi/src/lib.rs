@@ -17,10 +17,9 @@ use std::ffi::{c_char, c_void};
 use std::mem::size_of;
 use std::time::Duration;
 
-use global::Open;
-use gpreempt::{Error, GpuId, PolicyFlags, Result, UnmapFlags};
+use gpreempt::{Error, GpuId, PolicyFlags, Result, Session, UnmapFlags};
 use nix::errno::Errno;
-use watch::Callback;
+use watch::User;
 
 pub use types::*;
 pub use v1::*;
@@ -87,10 +86,10 @@ pub extern "C" fn gpreempt_poc_last_error() -> *const c_char {
 /// Permissions: same uid as the owner, or CAP_SYS_NICE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_register_queue(pid: u32, queue_id: u32, gpu_id: u32, handle: *mut u32) -> i32 {
-    call(|open| {
+    call(|session| {
         let operation = "registering a queue";
         not_null(operation, "handle", handle)?;
-        let registered = open.session.register(pid, queue_id, GpuId(gpu_id))?;
+        let registered = session.register(pid, queue_id, GpuId(gpu_id))?;
         // SAFETY: not NULL, and the caller's to write.
         unsafe { handle.write(registered) };
         Ok(0)
@@ -115,10 +114,11 @@ pub unsafe extern "C" fn gpreempt_register_queue(pid: u32, queue_id: u32, gpu_id
 /// Permissions: own queues always; others as gpreempt_register_queue().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_batch_unmap_queues(queues: *const u32, count: u32, grace_us: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         // SAFETY: the caller's promise.
         let queues = unsafe { slice("unmapping queues", queues, count)? };
-        open.unmap(queues, |session| session.unmap(queues, micros(grace_us)))
+        session.unmap(queues, micros(grace_us))?;
+        Ok(0)
     })
 }
 
@@ -132,10 +132,11 @@ pub unsafe extern "C" fn gpreempt_batch_unmap_queues(queues: *const u32, count: 
 /// Permissions: none beyond those that unmapped them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_fast_remap_queues(queues: *const u32, count: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         // SAFETY: the caller's promise.
         let queues = unsafe { slice("remapping queues", queues, count)? };
-        open.remap(queues, |session| session.remap(queues))
+        session.remap(queues)?;
+        Ok(0)
     })
 }
 
@@ -153,8 +154,8 @@ pub unsafe extern "C" fn gpreempt_fast_remap_queues(queues: *const u32, count: u
 /// Permissions: CAP_SYS_NICE.
 #[unsafe(no_mangle)]
 pub extern "C" fn gpreempt_set_hqd_reservation(gpu_id: u32, online_percent: u32, offline_percent: u32) -> i32 {
-    call(|open| {
-        open.session.set_reservation(GpuId(gpu_id), online_percent, offline_percent)?;
+    call(|session| {
+        session.set_reservation(GpuId(gpu_id), online_percent, offline_percent)?;
         Ok(0)
     })
 }
@@ -166,9 +167,9 @@ pub extern "C" fn gpreempt_set_hqd_reservation(gpu_id: u32, online_percent: u32,
 /// @return 0; -EINVAL NULL; -EOPNOTSUPP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_get_hqd_status(status: *mut gpreempt_hqd_status) -> i32 {
-    call(|open| {
+    call(|session| {
         not_null("reading the HQD status", "status", status)?;
-        let sum = open.session.status(GpuId::ALL)?;
+        let sum = session.status(GpuId::ALL)?;
         // SAFETY: not NULL, and the caller's to write.
         unsafe { status.write(sum.into()) };
         Ok(0)
@@ -185,14 +186,14 @@ pub unsafe extern "C" fn gpreempt_get_hqd_status(status: *mut gpreempt_hqd_statu
 /// @return 0; -EINVAL NULL, or a size below that of struct gpreempt_hqd_status; -ENOENT no such GPU; -EOPNOTSUPP.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_get_hqd_status_ex(gpu_id: u32, status: *mut c_void, size: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         let operation = "reading the HQD status";
         not_null(operation, "status", status.cast::<u8>())?;
         let size = size as usize;
         if size < size_of::<gpreempt_hqd_status>() {
             return Err(invalid(operation, format!("a status of {size} bytes is too small")));
         }
-        let full = gpreempt_hqd_status_ex::from(open.session.status(GpuId(gpu_id))?);
+        let full = gpreempt_hqd_status_ex::from(session.status(GpuId(gpu_id))?);
         let known = size.min(size_of::<gpreempt_hqd_status_ex>());
         // SAFETY: the caller's `size` bytes to write; `known` is no more than they are, and no more than `full` has.
         unsafe {
@@ -214,8 +215,8 @@ pub unsafe extern "C" fn gpreempt_get_hqd_status_ex(gpu_id: u32, status: *mut c_
 /// Permissions: as gpreempt_register_queue().
 #[unsafe(no_mangle)]
 pub extern "C" fn gpreempt_set_queue_policy(queue: u32, flags: u32) -> i32 {
-    call(|open| {
-        open.session.set_policy(queue, PolicyFlags::from_bits_retain(flags))?;
+    call(|session| {
+        session.set_policy(queue, PolicyFlags::from_bits_retain(flags))?;
         Ok(0)
     })
 }
@@ -231,10 +232,9 @@ pub extern "C" fn gpreempt_set_queue_policy(queue: u32, flags: u32) -> i32 {
 /// Permissions: as gpreempt_register_queue().
 #[unsafe(no_mangle)]
 pub extern "C" fn gpreempt_set_queue_state(queue: u32, state: u32) -> i32 {
-    call(|open| match state {
-        GPREEMPT_STATE_ACTIVE => open.remap(&[queue], |session| session.remap(&[queue])),
-        GPREEMPT_STATE_INACTIVE => open.unmap(&[queue], |session| session.unmap(&[queue], Duration::ZERO)),
-        _ => open.session.set_state(queue, state).map(|()| 0),
+    call(|session| {
+        session.set_state(queue, state)?;
+        Ok(0)
     })
 }
 
@@ -250,10 +250,11 @@ pub extern "C" fn gpreempt_set_queue_state(queue: u32, state: u32) -> i32 {
 /// Permissions: as gpreempt_batch_unmap_queues().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_selective_unmap(queues: *const u32, count: u32, flags: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         // SAFETY: the caller's promise.
         let queues = unsafe { slice("unmapping queues selectively", queues, count)? };
-        open.unmap(queues, |session| session.selective_unmap(queues, UnmapFlags::from_bits_retain(flags)))
+        session.selective_unmap(queues, UnmapFlags::from_bits_retain(flags))?;
+        Ok(0)
     })
 }
 
@@ -268,7 +269,10 @@ pub unsafe extern "C" fn gpreempt_selective_unmap(queues: *const u32, count: u32
 /// Permissions: as gpreempt_fast_remap_queues().
 #[unsafe(no_mangle)]
 pub extern "C" fn gpreempt_fast_remap(queue: u32, hqd_slot: i32) -> i32 {
-    call(|open| open.remap(&[queue], |session| session.fast_remap(queue, hqd_slot)))
+    call(|session| {
+        session.fast_remap(queue, hqd_slot)?;
+        Ok(0)
+    })
 }
 
 /// Tells whether a queue is in the runlist.
@@ -280,7 +284,7 @@ pub extern "C" fn gpreempt_fast_remap(queue: u32, hqd_slot: i32) -> i32 {
 /// Permissions: as gpreempt_register_queue().
 #[unsafe(no_mangle)]
 pub extern "C" fn gpreempt_is_queue_active(queue: u32) -> i32 {
-    call(|open| open.session.is_active(queue).map(i32::from))
+    call(|session| session.is_active(queue).map(i32::from))
 }
 
 /// Finds the PREEMPTIBLE queues that are mapped and have nothing to do.
@@ -293,11 +297,11 @@ pub extern "C" fn gpreempt_is_queue_active(queue: u32) -> i32 {
 /// Permissions: as gpreempt_register_queue(), for each queue that is to be found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_find_idle_offline_queues(queues: *mut u32, capacity: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         if capacity > 0 {
             not_null("finding idle queues", "queues", queues)?;
         }
-        let idle = open.session.idle_offline()?;
+        let idle = session.idle_offline()?;
         let fits = idle.len().min(capacity as usize);
         if fits > 0 {
             // SAFETY: not NULL, and the caller's room for `capacity` numbers, of which these are no more.
@@ -328,21 +332,22 @@ pub unsafe extern "C" fn gpreempt_monitor_hqd_status(
     callback: gpreempt_hqd_callback,
     user: *mut c_void,
 ) -> i32 {
-    call(|open| {
+    ret::c_return(|| {
+        let open = global::share()?;
         if interval_ms == 0 {
             open.watch.stop();
             return Ok(0);
         }
         let function = callback.ok_or_else(|| invalid("monitoring the HQD status", "callback is NULL"))?;
         let interval = Duration::from_millis(interval_ms.into());
-        open.watch.start(&open.session, interval, Callback { function, user })?;
+        open.watch.start(&open.session, interval, function, User(user))?;
         Ok(0)
     })
 }
 
 /// The frame of a call that needs the session.
-fn call(body: impl FnOnce(&Open) -> Result<i32>) -> i32 {
-    ret::c_return(|| body(&*global::share()?))
+fn call(body: impl FnOnce(&Session) -> Result<i32>) -> i32 {
+    ret::c_return(|| body(&global::share()?.session))
 }
 
 /// A C array of queues.

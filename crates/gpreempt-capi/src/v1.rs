@@ -16,11 +16,12 @@ use crate::{call, gpreempt_queue_info, invalid, micros, not_null, slice};
 /// @return as gpreempt_batch_unmap_queues().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_suspend_queues(queues: *const u32, count: i32, grace_us: u32) -> i32 {
-    call(|open| {
+    call(|session| {
         let operation = "suspending queues";
         // SAFETY: the caller's promise.
         let queues = unsafe { slice(operation, queues, positive(operation, count)?)? };
-        open.unmap(queues, |session| session.unmap(queues, micros(grace_us)))
+        session.unmap(queues, micros(grace_us))?;
+        Ok(0)
     })
 }
 
@@ -32,11 +33,12 @@ pub unsafe extern "C" fn gpreempt_suspend_queues(queues: *const u32, count: i32,
 /// @return as gpreempt_fast_remap_queues().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_resume_queues(queues: *const u32, count: i32) -> i32 {
-    call(|open| {
+    call(|session| {
         let operation = "resuming queues";
         // SAFETY: the caller's promise.
         let queues = unsafe { slice(operation, queues, positive(operation, count)?)? };
-        open.remap(queues, |session| session.remap(queues))
+        session.remap(queues)?;
+        Ok(0)
     })
 }
 
@@ -49,7 +51,7 @@ pub unsafe extern "C" fn gpreempt_resume_queues(queues: *const u32, count: i32) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gpreempt_get_all_queues(infos: *mut *mut gpreempt_queue_info, count: *mut i32) -> i32 {
     // SAFETY: the caller's promise.
-    call(|open| unsafe { list(&open.session, "listing queues", infos, count, |_| true) })
+    call(|session| unsafe { list(session, "listing queues", infos, count, |_| true) })
 }
 
 /// Lists the queues with a KFD priority in a range.
@@ -70,16 +72,14 @@ pub unsafe extern "C" fn gpreempt_find_queues_by_priority(
     infos: *mut *mut gpreempt_queue_info,
     count: *mut i32,
 ) -> i32 {
-    call(|open| {
+    call(|session| {
         let operation = "finding queues by priority";
         if min_priority > max_priority || max_priority > 15 {
             return Err(invalid(operation, format!("{min_priority} to {max_priority} is not a range within 0 to 15")));
         }
         let wanted = min_priority..=max_priority;
         // SAFETY: the caller's promise.
-        unsafe {
-            list(&open.session, operation, infos, count, |info| info.priority.is_some_and(|p| wanted.contains(&p)))
-        }
+        unsafe { list(session, operation, infos, count, |info| info.priority.is_some_and(|p| wanted.contains(&p))) }
     })
 }
 
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn gpreempt_find_queues_by_process(
     count: *mut i32,
 ) -> i32 {
     // SAFETY: the caller's promise.
-    call(|open| unsafe { list(&open.session, "finding queues by process", infos, count, |info| info.queue.pid == pid) })
+    call(|session| unsafe { list(session, "finding queues by process", infos, count, |info| info.queue.pid == pid) })
 }
 
 /// Frees a list of queues. Needs no gpreempt_poc_init().

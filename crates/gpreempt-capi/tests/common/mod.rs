@@ -21,9 +21,10 @@ pub fn library() -> PathBuf {
     library
 }
 
-/// A fresh folder for what one test builds.
+/// A fresh folder for what the running test builds.
 pub fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let test = std::thread::current().name().unwrap_or("main").to_owned();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("the target folder is writable");
     folder
