@@ -85,9 +85,10 @@ pub struct DemoArgs {
     /// Take the machine from a recorded topology tree (the folder that holds nodes/)
     #[arg(long, value_name = "DIR")]
     pub topology: Option<PathBuf>,
-    /// Take processes, queues and faults from a TOML file; requests go to the queues of priority 10 to 15
-    #[arg(long, value_name = "FILE")]
-    pub scenario: Option<PathBuf>,
+    /// Take processes, queues and faults from a scenario [default, demo, oversubscribed, or a TOML file]; requests go to the
+    /// processes with a queue of priority 10 to 15
+    #[arg(long, value_name = "NAME|FILE")]
+    pub scenario: Option<String>,
     /// Offline training processes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "scenario", value_name = "N")]
     pub offline_processes: u32,
@@ -110,10 +111,10 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 20.0, value_parser = positive, value_name = "MS")]
     pub service_ms: f64,
     /// LLM trace: prefill per context token, us
-    #[arg(long, default_value_t = 50.0, value_parser = positive, value_name = "US")]
+    #[arg(long, default_value_t = 20.0, value_parser = positive, value_name = "US")]
     pub prefill_us: f64,
     /// LLM trace: decode per generated token, us
-    #[arg(long, default_value_t = 2000.0, value_parser = positive, value_name = "US")]
+    #[arg(long, default_value_t = 500.0, value_parser = positive, value_name = "US")]
     pub decode_us: f64,
     /// Seed of every random choice; the same seed gives the same report, byte for byte
     #[arg(long, default_value_t = 1, value_name = "N")]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    gpreempt_cli::main(std::env::args_os())
+    ExitCode::from(gpreempt_cli::main(std::env::args_os()))
 }

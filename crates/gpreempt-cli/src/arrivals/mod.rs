@@ -140,7 +140,7 @@ pub struct ServiceModel {
 
 impl Default for ServiceModel {
     fn default() -> ServiceModel {
-        ServiceModel { request_ms: 10.0, packets: 32, occupancy: 1.0, prefill_us: 50.0, decode_us: 2000.0 }
+        ServiceModel { request_ms: 10.0, packets: 32, occupancy: 1.0, prefill_us: 20.0, decode_us: 500.0 }
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(arrivals.requests.len(), 2);
         assert_eq!(arrivals.requests[0].at_ns, 0);
         assert_eq!(arrivals.requests[1].at_ns, 750_000_000, "across midnight");
-        assert_eq!(arrivals.requests[0].alone_ns(), 100 * 50_000 + 3 * 2_000_000);
+        assert_eq!(arrivals.requests[0].alone_ns(), 100 * 20_000 + 3 * 500_000);
         assert_eq!(arrivals.requests[0].work[1].packets, 3);
         assert_eq!(arrivals.requests[1].work.len(), 1, "nothing generated, no decode");
     }

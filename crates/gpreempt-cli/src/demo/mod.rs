@@ -1,0 +1,413 @@
+//! `gpreempt demo`: the same requests against the same offline work under four ways of preemption.
+//!
+//! Every way gets a fresh machine with the same scenario, arrivals and seed, and reaches queues through its own ioctls:
+//! nothing but rounds and their costs can make a difference.
+
+mod replay;
+pub mod report;
+mod rig;
+mod seed_flow;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpreempt::PolicyFlags;
+use gpreempt::driver::Driver;
+use gpreempt::driver::debugger::{Calls, DebuggerDriver};
+use gpreempt::driver::patched::PatchedDriver;
+use gpreempt::host::Host;
+use gpreempt::sched::policy::{self, Policy};
+use gpreempt::sched::{Scheduler, Scope};
+use gpreempt::stats::{Operation, OperationReport, Phase};
+use gpreempt::trace::{ChromeTrace, Recorder};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::{DemoArgs, Mode};
+use crate::arrivals::{self, Arrivals, ServiceModel};
+use crate::demo::replay::{Played, play};
+use crate::demo::report::{Report, Spread};
+use crate::demo::rig::{Guests, Plan, Rig};
+use crate::table::Table;
+use crate::{Failure, Streams};
+
+/// Requests of a run without a trace, unless said.
+const DEFAULT_REQUESTS: u32 = 2000;
+
+/// Runs `gpreempt demo`.
+pub(crate) fn run(args: &DemoArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    if args.seed_flow {
+        return seed_flow::run(args, streams.out);
+    }
+    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let arrivals = arrivals(args)?;
+    let bar = progress(args, streams, &arrivals);
+    let report = compare(args, &arrivals, &bar)?;
+    bar.finish_and_clear();
+    if let Some(path) = args.json.as_deref().filter(|_| !to_stdout) {
+        let mut file = create(path)?;
+        write_json(&report, &mut file).map_err(|error| cannot_write(path, &error))?;
+    }
+    if to_stdout {
+        return Ok(write_json(&report, streams.out)?);
+    }
+    print(args, &report, streams.out)
+}
+
+/// The arrivals that the command line asks for.
+pub(crate) fn arrivals(args: &DemoArgs) -> Result<Arrivals, Failure> {
+    let service = ServiceModel {
+        request_ms: args.service_ms,
+        prefill_us: args.prefill_us,
+        decode_us: args.decode_us,
+        ..ServiceModel::default()
+    };
+    let requests = args.requests.map(|count| count as usize);
+    let mut arrivals = match &args.trace {
+        Some(path) => arrivals::load(path, &service, args.seed)?,
+        None => arrivals::poisson(args.rate, requests.unwrap_or(DEFAULT_REQUESTS as usize), &service, args.seed),
+    };
+    arrivals.limit(requests, args.duration.map(|seconds| Duration::from_secs_f64(seconds).as_nanos() as u64));
+    if arrivals.requests.is_empty() && arrivals.closed.is_empty() {
+        return Err(Failure::Usage("no request arrives within --duration; make it longer".into()));
+    }
+    Ok(arrivals)
+}
+
+/// Runs everything and gathers the report.
+///
+/// # Errors
+/// Where the machine cannot be made, the policy is unknown, or requests are never answered.
+fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<Report, Failure> {
+    policy::named(&args.policy).map_err(|error| Failure::Usage(error.to_string()))?;
+    let plan = Plan::new(args, arrivals)?;
+
+    bar.set_message("online alone");
+    let rig = plan.boot(Guests::Online, true)?;
+    let alone = play(&rig, None, arrivals, &mut |_, _, _| bar.inc(1))?;
+    let nodes = u32::try_from(rig.lanes.len()).unwrap_or(u32::MAX);
+    let machine = rig.host.describe();
+    drop(rig);
+
+    bar.set_message("offline alone");
+    let rig = plan.boot(Guests::Offline, true)?;
+    let offline_queues = u32::try_from(rig.offline.len()).unwrap_or(u32::MAX);
+    let (from, before) = (rig.host.now(), offline_service(&rig)?);
+    rig.host.sleep(Duration::from_nanos(alone.elapsed_ns.max(1_000_000_000)));
+    let offline_rate = rate(offline_service(&rig)? - before, rig.host.now() - from);
+    drop(rig);
+
+    let recorded = args.modes.iter().rposition(|mode| *mode == Mode::Gpreempt).unwrap_or(args.modes.len() - 1);
+    let mut modes = Vec::with_capacity(args.modes.len());
+    for (nth, mode) in args.modes.iter().enumerate() {
+        bar.set_message(mode.name());
+        let perfetto = args.perfetto.as_deref().filter(|_| nth == recorded);
+        modes.push(run_mode(*mode, args, &plan, arrivals, offline_rate, perfetto, bar)?);
+    }
+    let span_s = arrivals.span_ns as f64 / 1e9;
+    Ok(Report {
+        schema_version: report::SCHEMA_VERSION,
+        program: concat!("gpreempt ", env!("CARGO_PKG_VERSION")).into(),
+        config: report::Config {
+            machine,
+            cost_model: plan.cost.name.clone(),
+            cost_model_about: plan.cost.about.clone(),
+            seed: args.seed,
+            trace: arrivals.source.clone(),
+            assumptions: arrivals.assumptions.clone(),
+            requests: arrivals.requests.len() as u64,
+            closed_loops: arrivals.closed.len() as u64,
+            span_s,
+            online_load: arrivals.work_ns() as f64 / 1e9 / span_s.max(1e-9) / f64::from(nodes),
+            offline: plan.offline_summary(),
+            nodes,
+            offline_queues,
+        },
+        online_alone: Spread::of(alone.latencies),
+        modes,
+    })
+}
+
+/// Plays the arrivals under `gpreempt` alone, without the reference runs; offline throughput stays 0.
+///
+/// # Errors
+/// As `gpreempt demo`.
+pub(crate) fn play_one(args: &DemoArgs, arrivals: &Arrivals) -> Result<report::Mode, Failure> {
+    let plan = Plan::new(args, arrivals)?;
+    run_mode(Mode::Gpreempt, args, &plan, arrivals, 0.0, None, &ProgressBar::hidden())
+}
+
+/// One row of the table: a fresh machine, and its own ioctls.
+fn run_mode(
+    mode: Mode,
+    args: &DemoArgs,
+    plan: &Plan,
+    arrivals: &Arrivals,
+    offline_rate: f64,
+    perfetto: Option<&Path>,
+    bar: &ProgressBar,
+) -> Result<report::Mode, Failure> {
+    let rig = plan.boot(Guests::All, mode == Mode::Gpreempt)?;
+    let trace = match perfetto {
+        Some(path) => {
+            let title = format!("{}: {}", mode.name(), rig.host.describe());
+            let trace = create(path)
+                .and_then(|file| ChromeTrace::new(file, &title).map_err(|error| cannot_write(path, &error)))?;
+            Some((path, Arc::new(trace)))
+        }
+        None => None,
+    };
+    let recorder = trace.as_ref().map(|(_, trace)| trace.clone() as Arc<dyn Recorder>);
+    let scheduler = scheduler(mode, args, &rig, recorder)?;
+    let how = match &scheduler {
+        None => "queues share the GPU; no driver call".to_owned(),
+        Some(scheduler) => match mode {
+            Mode::OneByOne => format!("policy {}, DBG_TRAP, one queue per call", scheduler.policy()),
+            Mode::StockBatch => format!("policy {}, DBG_TRAP, one call per process", scheduler.policy()),
+            Mode::None | Mode::Gpreempt => format!("policy {}, lease, one call per batch", scheduler.policy()),
+        },
+    };
+
+    let before = rig.host.machine().counters();
+    let (from, service) = (rig.host.now(), offline_service(&rig)?);
+    let mut tracks = vec![Tracks::default(); rig.lanes.len()];
+    let played = play(&rig, scheduler.as_ref(), arrivals, &mut |lane, arrival, done| {
+        bar.inc(1);
+        if let Some((_, trace)) = &trace {
+            let track = tracks[lane].place(arrival, done);
+            let (arrival, done) = (Duration::from_nanos(arrival), Duration::from_nanos(done));
+            trace.slice(rig.lanes[lane].gpu, &track, "request", arrival, done);
+        }
+    })?;
+    let elapsed = rig.host.now() - from;
+    let after = rig.host.machine().counters();
+    let service = offline_service(&rig)? - service;
+
+    let stats = scheduler.as_ref().map(|scheduler| scheduler.stats().report()).unwrap_or_default();
+    drop(scheduler);
+    if let Some((path, trace)) = trace {
+        let trace = Arc::into_inner(trace).expect("the scheduler that shared it is gone");
+        trace.finish().and_then(|mut file| file.flush()).map_err(|error| cannot_write(path, &error))?;
+    }
+    let Played { latencies, errors, first_error, elapsed_ns } = played;
+    Ok(report::Mode {
+        mode: mode.name().into(),
+        how,
+        basis: format!("modelled (cost model {})", plan.cost.name),
+        online: Spread::of(latencies),
+        offline_throughput: if offline_rate > 0.0 { rate(service, elapsed) / offline_rate } else { 0.0 },
+        hqd_use: (after.slot_ns - before.slot_ns) as f64 / elapsed.as_nanos() as f64 / f64::from(rig.slots.max(1)),
+        unmap: operation(stats.operations.get(&Operation::Unmap)),
+        remap: operation(stats.operations.get(&Operation::Remap)),
+        rounds: after.unmap_rounds - before.unmap_rounds,
+        preemptions: stats.operations.get(&Operation::Unmap).map_or(0, |unmap| unmap.calls),
+        ioctls: after.ioctls - before.ioctls,
+        waves_saved: after.waves_saved - before.waves_saved,
+        errors,
+        first_error,
+        elapsed_s: elapsed_ns as f64 / 1e9,
+    })
+}
+
+/// Slices of one track may not overlap, requests may: each goes to the first track that is free again.
+#[derive(Clone, Debug, Default)]
+struct Tracks {
+    free_at: Vec<u64>,
+}
+
+impl Tracks {
+    fn place(&mut self, from: u64, until: u64) -> String {
+        let track = self.free_at.iter().position(|free| *free <= from).unwrap_or(self.free_at.len());
+        if track == self.free_at.len() {
+            self.free_at.push(0);
+        }
+        self.free_at[track] = until;
+        format!("requests {}", track + 1)
+    }
+}
+
+/// The scheduler of a mode, with every offline queue registered. None: nobody preempts.
+fn scheduler(
+    mode: Mode,
+    args: &DemoArgs,
+    rig: &Rig,
+    recorder: Option<Arc<dyn Recorder>>,
+) -> Result<Option<Scheduler>, Failure> {
+    let host: Arc<dyn Host> = rig.host.clone();
+    let driver: Arc<dyn Driver> = match mode {
+        Mode::None => return Ok(None),
+        Mode::OneByOne => Arc::new(DebuggerDriver::open_fixed(host.clone(), Calls::PerQueue)?),
+        Mode::StockBatch => Arc::new(DebuggerDriver::open_fixed(host.clone(), Calls::PerProcess)?),
+        Mode::Gpreempt => Arc::new(PatchedDriver::open(host.clone())?),
+    };
+    let mut policy = policy::named(&args.policy)?;
+    if mode != Mode::Gpreempt && !on_stock(&*policy) {
+        // The stock kernel has no reservation and no lazy activation: the plain policy is what is left there.
+        policy = policy::named("unmap")?;
+    }
+    let mut builder = Scheduler::builder(host, driver).policy(policy).scope(Scope::Gpu);
+    if let Some(recorder) = recorder {
+        builder = builder.recorder(recorder);
+    }
+    let scheduler = builder.build()?;
+    for info in &rig.offline {
+        scheduler.register_offline(info.queue, info.gpu)?;
+    }
+    Ok(Some(scheduler))
+}
+
+/// Whether a policy asks for nothing that a stock kernel cannot do.
+fn on_stock(policy: &dyn Policy) -> bool {
+    let setup = policy.setup();
+    setup.reservation.is_none() && setup.idle_poll.is_none() && PolicyFlags::PREEMPTIBLE.contains(setup.queue_policy)
+}
+
+/// Work that the offline queues have done, ns alone on their nodes.
+fn offline_service(rig: &Rig) -> Result<u64, Failure> {
+    rig.offline.iter().try_fold(0, |sum, info| match rig.host.machine().service(info.queue.pid, info.queue.id) {
+        Ok(service) => Ok(sum + service),
+        Err(errno) => Err(Failure::Failed(format!("{}: reading its service: {errno}", info.queue))),
+    })
+}
+
+fn rate(service_ns: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { service_ns as f64 / elapsed.as_nanos() as f64 }
+}
+
+fn operation(report: Option<&OperationReport>) -> Spread {
+    let Some(total) = report.and_then(|report| report.phases.get(&Phase::Total)) else { return Spread::default() };
+    Spread {
+        count: total.count,
+        mean_ms: total.mean_us / 1e3,
+        p50_ms: total.p50_us / 1e3,
+        p90_ms: total.p90_us / 1e3,
+        p99_ms: total.p99_us / 1e3,
+        p999_ms: total.p999_us / 1e3,
+        max_ms: total.max_us / 1e3,
+    }
+}
+
+fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Failure> {
+    let config = &report.config;
+    if !args.quiet {
+        writeln!(out, "machine     {}", config.machine)?;
+        writeln!(out, "cost model  {}: {}", config.cost_model, config.cost_model_about)?;
+        let closed =
+            if config.closed_loops > 0 { format!(" and {} closed loops", config.closed_loops) } else { String::new() };
+        writeln!(
+            out,
+            "online      {} requests{closed} in {:.1} s ({}), seed {}, load {:.0}% of {} GPU nodes",
+            config.requests,
+            config.span_s,
+            config.trace,
+            config.seed,
+            config.online_load * 100.0,
+            config.nodes
+        )?;
+        for assumption in &config.assumptions {
+            writeln!(out, "            {assumption}")?;
+        }
+        writeln!(out, "offline     {}; {} queues in all", config.offline, config.offline_queues)?;
+        writeln!(out)?;
+    }
+    let mut table = Table::new(&[
+        &["", "online", "ms", "", "offline", "HQD", "unmap", "ms", "remap", "ms", "", "preemp-", ""],
+        &["way", "p50", "p99", "p99.9", "work", "use", "p50", "p99", "p50", "p99", "rounds", "tions", "figures"],
+    ]);
+    let blank = || String::from("-");
+    let alone = &report.online_alone;
+    let basis = format!("modelled (cost model {})", config.cost_model);
+    table.row(vec![
+        "(online alone)".into(),
+        ms(alone.p50_ms),
+        ms(alone.p99_ms),
+        ms(alone.p999_ms),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        blank(),
+        basis,
+    ]);
+    for mode in &report.modes {
+        let latency = |spread: &Spread, value: f64| if spread.count == 0 { blank() } else { ms(value) };
+        table.row(vec![
+            mode.mode.clone(),
+            ms(mode.online.p50_ms),
+            ms(mode.online.p99_ms),
+            ms(mode.online.p999_ms),
+            percent(mode.offline_throughput),
+            percent(mode.hqd_use),
+            latency(&mode.unmap, mode.unmap.p50_ms),
+            latency(&mode.unmap, mode.unmap.p99_ms),
+            latency(&mode.remap, mode.remap.p50_ms),
+            latency(&mode.remap, mode.remap.p99_ms),
+            mode.rounds.to_string(),
+            mode.preemptions.to_string(),
+            mode.basis.clone(),
+        ]);
+    }
+    table.print(out)?;
+    for mode in report.modes.iter().filter(|mode| mode.errors > 0) {
+        writeln!(
+            out,
+            "{}: {} operations failed, first: {}",
+            mode.mode,
+            mode.errors,
+            mode.first_error.as_deref().unwrap_or("?")
+        )?;
+    }
+    if !args.quiet {
+        writeln!(out)?;
+        writeln!(
+            out,
+            "No figure here was measured on a GPU: the simulator counts packets, rounds and waves, and `{}` says what each takes.",
+            config.cost_model
+        )?;
+        writeln!(
+            out,
+            "All ways had the same arrivals, work and seed, each through its own ioctls; --cost-model NAME|FILE changes the costs."
+        )?;
+        writeln!(out, "offline work: per second, over what the same queues do per second with no request coming in.")?;
+    }
+    Ok(())
+}
+
+fn ms(value: f64) -> String {
+    format!("{value:.2}")
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{:.1}%", fraction * 100.0)
+}
+
+fn progress(args: &DemoArgs, streams: &Streams<'_>, arrivals: &Arrivals) -> ProgressBar {
+    let runs = args.modes.len() as u64 + 1;
+    let bar = ProgressBar::with_draw_target(
+        Some(runs * arrivals.requests.len() as u64),
+        if streams.terminal && !args.quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+    );
+    let style =
+        ProgressStyle::with_template("{msg:14} [{wide_bar}] {pos}/{len} requests").expect("the template is valid");
+    bar.set_style(style.progress_chars("=> "));
+    bar
+}
+
+fn write_json(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
+    File::create(path).map(BufWriter::new).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{}: cannot be written: {error}", path.display()))
+}

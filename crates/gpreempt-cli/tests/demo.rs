@@ -1,0 +1,236 @@
+//! `gpreempt demo` as its user sees it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// A cost model in which the debugger's calls cost what a lease's calls cost: rounds, marks and nothing else.
+const EQUAL_ROUNDS: &str = r#"
+name = "equal-rounds"
+about = "Every round costs the same, whoever asks for it."
+base = "design"
+
+[debug_suspend]
+us = 0
+source = "the test's premise"
+[debug_resume]
+us = 0
+source = "the test's premise"
+[debug_copy_queue]
+us = 0
+source = "the test's premise"
+[debug_snapshot_queue]
+us = 0
+source = "the test's premise"
+"#;
+
+fn run(args: &[&str]) -> (u8, String, String) {
+    let args = std::iter::once("gpreempt").chain(args.iter().copied()).map(OsString::from);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = gpreempt_cli::run(args, &mut out, &mut err);
+    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn report(args: &[&str]) -> Value {
+    let (status, out, err) = run(&[&["demo", "--json", "-"], args].concat());
+    assert_eq!(status, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+fn mode<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let modes = report["modes"].as_array().unwrap();
+    modes.iter().find(|mode| mode["mode"] == name).unwrap_or_else(|| panic!("no mode {name}"))
+}
+
+fn figure(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn equal_rounds(folder: &Path) -> PathBuf {
+    let path = folder.join("equal-rounds.toml");
+    std::fs::write(&path, EQUAL_ROUNDS).unwrap();
+    path
+}
+
+#[test]
+fn with_equal_round_cost_and_one_queue_no_way_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let cost = equal_rounds(folder.path());
+    let report = report(&[
+        "--gpus=1",
+        "--offline-processes=1",
+        "--offline-queues=1",
+        "--requests=200",
+        "--rate=10",
+        "--cost-model",
+        cost.to_str().unwrap(),
+    ]);
+    let (one, batch, ours) = (mode(&report, "one-by-one"), mode(&report, "stock-batch"), mode(&report, "gpreempt"));
+    assert_eq!(one["online"], batch["online"]);
+    assert_eq!((&one["rounds"], &one["unmap"]), (&batch["rounds"], &batch["unmap"]));
+    assert_eq!(one["rounds"], ours["rounds"]);
+    // The ways differ in how many ioctls they make and in nothing else; a few ioctls of 50 us are 0.3 ms.
+    for (path, tolerance) in [("p50_ms", 0.3), ("p99_ms", 0.6)] {
+        for operation in ["unmap", "remap", "online"] {
+            let (theirs, ours) = (figure(&batch[operation][path]), figure(&ours[operation][path]));
+            assert!((theirs - ours).abs() <= tolerance, "{operation} {path}: {theirs} and {ours}");
+        }
+    }
+    let (theirs, ours) = (figure(&batch["offline_throughput"]), figure(&ours["offline_throughput"]));
+    assert!((theirs - ours).abs() < 0.01, "offline work: {theirs} and {ours}");
+}
+
+#[test]
+fn with_many_queues_a_batch_needs_fewer_rounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let cost = equal_rounds(folder.path());
+    let report = report(&["--gpus=2", "--requests=100", "--rate=4", "--cost-model", cost.to_str().unwrap()]);
+    let rounds = |name: &str| mode(&report, name)["rounds"].as_u64().unwrap();
+    assert_eq!(rounds("none"), 0);
+    assert!(
+        rounds("gpreempt") * 2 < rounds("stock-batch"),
+        "3 processes: {} {}",
+        rounds("gpreempt"),
+        rounds("stock-batch")
+    );
+    assert!(rounds("stock-batch") * 3 < rounds("one-by-one") * 2, "2 queues each: {}", rounds("one-by-one"));
+    let p99 = |name: &str| figure(&mode(&report, name)["online"]["p99_ms"]);
+    assert!(p99("gpreempt") < p99("stock-batch") && p99("stock-batch") < p99("one-by-one"));
+}
+
+#[test]
+fn preemption_protects_online_latency_and_offline_work_pays_for_it() {
+    let report = report(&["--requests=200", "--modes=none,gpreempt"]);
+    let (none, ours) = (mode(&report, "none"), mode(&report, "gpreempt"));
+    let alone = figure(&report["online_alone"]["p50_ms"]);
+    assert!(figure(&none["online"]["p50_ms"]) > 1.5 * alone, "sharing must slow the requests down");
+    assert!(figure(&ours["online"]["p50_ms"]) < 1.2 * alone);
+    assert!(figure(&ours["offline_throughput"]) < figure(&none["offline_throughput"]));
+    assert!(figure(&ours["offline_throughput"]) > 0.5, "training must go on");
+    // Six offline queues and an online one on every node of 24 slots; unmapped ones leave theirs.
+    assert!((figure(&none["hqd_use"]) - 7.0 / 24.0).abs() < 1e-6);
+    assert!(figure(&ours["hqd_use"]) < figure(&none["hqd_use"]));
+    for mode in [none, ours] {
+        assert_eq!(mode["basis"], "modelled (cost model design)");
+        assert_eq!(mode["errors"], 0);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report_byte_for_byte() {
+    let args = ["demo", "--requests=100", "--json", "-", "--policy=rate-bound", "--seed=7"];
+    assert_eq!(run(&args), run(&args));
+    let other = run(&["demo", "--requests=100", "--json", "-", "--policy=rate-bound", "--seed=8"]);
+    assert_ne!(run(&args).1, other.1);
+}
+
+#[test]
+fn the_table_labels_every_row_and_says_what_is_modelled() {
+    let (status, out, err) = run(&["demo", "--requests=50", "--gpus=2"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    for row in ["(online alone)", "none", "one-by-one", "stock-batch", "gpreempt"] {
+        let line = out.lines().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("no row {row}:\n{out}"));
+        assert!(line.ends_with("modelled (cost model design)"), "{line}");
+    }
+    assert!(out.contains("No figure here was measured on a GPU"));
+}
+
+#[test]
+fn wrong_input_says_where_and_exits_with_the_right_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("bad.csv");
+    std::fs::write(&trace, "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6,1,x\n").unwrap();
+    let path = trace.to_str().unwrap();
+    let (status, out, err) = run(&["demo", "--trace", path]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains(&format!("{path}:2: GeneratedTokens `x`")), "{err}");
+
+    for (args, status, words) in [
+        (vec!["demo", "--policy=none-such"], 2, "none-such"),
+        (vec!["demo", "--cost-model=none-such"], 1, "none-such"),
+        (vec!["demo", "--trace=/nowhere"], 1, "/nowhere: cannot be read"),
+        (vec!["demo", "--gpus=0"], 2, "--gpus"),
+        (vec!["demo", "--rate=-1"], 2, "--rate"),
+        (vec!["demo", "--duration=0.000001"], 2, "--duration"),
+        (vec!["fly"], 2, "fly"),
+    ] {
+        let (found, out, err) = run(&args);
+        assert_eq!((found, out.as_str()), (status, ""), "{args:?}: {err}");
+        assert!(err.contains(words), "{args:?}: {err}");
+    }
+    assert_eq!(run(&["--version"]).1, concat!("gpreempt ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for extra in [&["--json", "-"][..], &[][..]] {
+        let args = [&["gpreempt", "demo", "--requests=5", "--gpus=1"], extra].concat().into_iter().map(OsString::from);
+        let mut err = Vec::new();
+        assert_eq!(gpreempt_cli::run(args, &mut Closed, &mut err), 0);
+        assert!(err.is_empty());
+    }
+}
+
+#[test]
+fn a_perfetto_trace_holds_requests_and_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    report(&["--requests=20", "--gpus=1", "--perfetto", path.to_str().unwrap()]);
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().or_else(|| trace.as_array()).unwrap();
+    let requests = events.iter().filter(|event| event["name"] == "request").count();
+    assert_eq!(requests, 20);
+}
+
+#[test]
+fn closed_loops_and_best_effort_tasks_of_a_trace_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("b.json");
+    std::fs::write(
+        &trace,
+        r#"{"time": 2, "tasks": [
+        {"id": "vgg19_rt", "load": {"type": "continuous"}, "client": {"model_name": "vgg19"}},
+        {"id": "resnet152_be", "load": {"type": "continuous"}, "client": {"model_name": "resnet152"}}]}"#,
+    )
+    .unwrap();
+    let report = report(&["--gpus=2", "--trace", trace.to_str().unwrap()]);
+    assert_eq!(report["config"]["offline_queues"], 2);
+    let ours = mode(&report, "gpreempt");
+    let requests = figure(&ours["online"]["count"]);
+    assert!((30.0..=41.0).contains(&requests), "a closed loop of 50 ms for 2 s gave {requests} requests");
+    // Requests of a closed loop go to one GPU after the other; the other one trains meanwhile.
+    assert!(figure(&ours["offline_throughput"]) > 0.4);
+}
+
+#[test]
+fn the_recorded_machine_runs_the_demo() {
+    let folder = std::env::var_os("GPREEMPT_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
+    let tree = folder.join("topology/mi308x");
+    if !tree.is_dir() {
+        eprintln!("skipped: no recorded machine at {} (GPREEMPT_DATA names another folder)", tree.display());
+        return;
+    }
+    let report = report(&["--requests=100", "--modes=gpreempt", "--topology", tree.to_str().unwrap()]);
+    assert_eq!(report["config"]["nodes"], 32);
+    assert_eq!(mode(&report, "gpreempt")["online"]["count"], 100);
+}
+
+#[test]
+fn the_seed_flow_runs_twenty_rounds_and_prints_statistics() {
+    let (status, out, err) = run(&["demo", "--seed-flow"]);
+    assert_eq!(status, 0, "{err}");
+    assert_eq!(out.matches("end-to-end latency").count(), 20, "{out}");
+    assert!(out.contains("batch unmaps: 20") && out.contains("fast remaps: 20"), "{out}");
+}
