@@ -88,12 +88,13 @@
 #define GPREEMPT_PRIORITY_UNKNOWN 4294967295
 
 /**
- * Queue policy: unmapped at once when idle.
+ * Queue policy: unmapped whenever idle. Who sets it sees to it that the queue is mapped for its next work: by
+ * gpreempt_monitor_hqd_status(), or by a call. (The driver's watchdog does after 10 s.)
  */
 #define GPREEMPT_QUEUE_LAZY_ACTIVATION (1 << 0)
 
 /**
- * Queue policy: may be unmapped when idle, and is mapped again when its write pointer moves.
+ * Queue policy: may be unmapped when idle, by gpreempt_monitor_hqd_status(), which maps it again for its next work.
  */
 #define GPREEMPT_QUEUE_AUTO_DEACTIVATION (1 << 1)
 
@@ -160,6 +161,7 @@ struct gpreempt_hqd_status {
 
 /**
  * Called by the monitor, on a thread of its own, once per interval. The status is valid during the call only.
+ * A C++ callback lets no exception out.
  */
 typedef void (*gpreempt_hqd_callback)(const struct gpreempt_hqd_status *status, void *user);
 
@@ -271,8 +273,8 @@ extern "C" {
  * /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual), GPREEMPT_SIM_COST_MODEL,
  * GPREEMPT_SIM_SCENARIO (a file, or empty), GPREEMPT_SIM_TOPOLOGY, GPREEMPT_SIM_SEED.
  *
- * @return 0; -ENODEV no machine; -EOPNOTSUPP, -EACCES the machine is there and cannot be used, the last error names the
- *         remedy; -EINVAL a variable or a file it names is wrong.
+ * @return 0; -ENODEV no machine; -EOPNOTSUPP, -EPERM it is there and cannot be used: the last error names the remedy;
+ *         -EINVAL a variable or a file it names is wrong.
  *
  * Permissions: read and write access to /dev/kfd.
  */

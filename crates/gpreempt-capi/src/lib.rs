@@ -36,8 +36,8 @@ compile_error!(
 /// /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual), GPREEMPT_SIM_COST_MODEL,
 /// GPREEMPT_SIM_SCENARIO (a file, or empty), GPREEMPT_SIM_TOPOLOGY, GPREEMPT_SIM_SEED.
 ///
-/// @return 0; -ENODEV no machine; -EOPNOTSUPP, -EACCES the machine is there and cannot be used, the last error names the
-///         remedy; -EINVAL a variable or a file it names is wrong.
+/// @return 0; -ENODEV no machine; -EOPNOTSUPP, -EPERM it is there and cannot be used: the last error names the remedy;
+///         -EINVAL a variable or a file it names is wrong.
 ///
 /// Permissions: read and write access to /dev/kfd.
 #[unsafe(no_mangle)]

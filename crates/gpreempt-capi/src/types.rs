@@ -22,9 +22,10 @@ pub const GPREEMPT_HQD_ANY: i32 = -1;
 /// Priority of a queue where the machine does not tell it.
 pub const GPREEMPT_PRIORITY_UNKNOWN: u32 = 0xffffffff;
 
-/// Queue policy: unmapped at once when idle.
+/// Queue policy: unmapped whenever idle. Who sets it sees to it that the queue is mapped for its next work: by
+/// gpreempt_monitor_hqd_status(), or by a call. (The driver's watchdog does after 10 s.)
 pub const GPREEMPT_QUEUE_LAZY_ACTIVATION: u32 = 1 << 0;
-/// Queue policy: may be unmapped when idle, and is mapped again when its write pointer moves.
+/// Queue policy: may be unmapped when idle, by gpreempt_monitor_hqd_status(), which maps it again for its next work.
 pub const GPREEMPT_QUEUE_AUTO_DEACTIVATION: u32 = 1 << 1;
 /// Queue policy: belongs to the offline class, so it may be unmapped.
 pub const GPREEMPT_QUEUE_PREEMPTIBLE: u32 = 1 << 2;
@@ -114,6 +115,7 @@ pub struct gpreempt_queue_info {
 }
 
 /// Called by the monitor, on a thread of its own, once per interval. The status is valid during the call only.
+/// A C++ callback lets no exception out.
 pub type gpreempt_hqd_callback = Option<unsafe extern "C" fn(status: *const gpreempt_hqd_status, user: *mut c_void)>;
 
 // What is compiled into callers cannot change.

@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use common::{library, program, run, simulated};
+use common::{library, program, root, run, simulated};
 
 #[test]
 fn every_function_works_once_from_c() {
@@ -43,6 +43,12 @@ fn a_forked_child_answers_ebadf_until_it_opens_its_own_session() {
 #[test]
 fn the_monitor_calls_back_until_it_is_stopped_from_wherever() {
     run(simulated(program("monitor")).env("GPREEMPT_SIM_CLOCK", "real"));
+}
+
+#[test]
+fn the_monitor_keeps_what_policies_promise_and_gives_queues_back() {
+    let machine = root().join("tests/conformance/machines/pair.toml");
+    run(simulated(program("lazy")).env("GPREEMPT_SIM_CLOCK", "real").env("GPREEMPT_SIM_SCENARIO", machine));
 }
 
 #[test]
