@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -67,6 +69,31 @@ static void cleanup_inside(void)
 	RETURNS(0, gpreempt_poc_cleanup());
 }
 
+static atomic_int stopping;
+static pthread_t other;
+
+static void *stop_outside(void *argument)
+{
+	(void)argument;
+	atomic_store(&stopping, 1);
+	RETURNS(0, gpreempt_monitor_hqd_status(0, NULL, NULL));
+	return NULL;
+}
+
+/* While another thread waits for this callback to end, the callback does not wait for that thread. */
+static void stop_from_both_sides(void)
+{
+	int calls;
+
+	CHECK(pthread_create(&other, NULL, stop_outside, NULL) == 0);
+	while (!atomic_load(&stopping))
+		sched_yield();
+	for (calls = 0; calls < 1000; calls++) {
+		RETURNS(0, gpreempt_monitor_hqd_status(0, NULL, NULL));
+		sched_yield();
+	}
+}
+
 /* Neither a child that leaves at once nor one that returns from the callback hangs. */
 static void fork_inside(void)
 {
@@ -94,11 +121,11 @@ static void fork_inside(void)
 int main(void)
 {
 	struct watch watch = WATCH(NULL), stopped = WATCH(stop_inside), replaced = WATCH(replace_inside);
-	struct watch forked = WATCH(fork_inside), last = WATCH(cleanup_inside);
+	struct watch forked = WATCH(fork_inside), both = WATCH(stop_from_both_sides), last = WATCH(cleanup_inside);
 	struct gpreempt_hqd_status status;
 	unsigned int seen;
 
-	alarm(300);
+	alarm(120);
 	RETURNS(0, gpreempt_poc_init());
 	RETURNS(0, gpreempt_get_hqd_status(&status));
 
@@ -119,6 +146,11 @@ int main(void)
 	wait_for(&stopped, 1);
 	RETURNS(0, gpreempt_monitor_hqd_status(0, NULL, NULL));
 	CHECK(calls(&stopped) == 1);
+
+	RETURNS(0, gpreempt_monitor_hqd_status(1, called_back, &both));
+	wait_for(&both, 1);
+	CHECK(pthread_join(other, NULL) == 0);
+	CHECK(calls(&both) == 1);
 
 	/* Cleanup stops it as well, from outside and from inside. */
 	RETURNS(0, gpreempt_monitor_hqd_status(1, called_back, &second));
