@@ -70,6 +70,9 @@ fn nothing_but_a_remap_runs_a_held_queue() {
     assert!(runs(&machine, ME, 0));
 }
 
+/// Another reason not to run: its state bit, how it begins, how it ends.
+type Reason<'a> = (u32, &'a dyn Fn(), &'a dyn Fn());
+
 #[test]
 fn a_remapped_queue_waits_for_every_other_reason_to_end() {
     let machine = mine();
@@ -78,7 +81,7 @@ fn a_remapped_queue_waits_for_every_other_reason_to_end() {
     let ring = (lease.queues(0, 0).unwrap()[0].ring_base, 65536);
     user.debug_enable(ME).unwrap();
     user.snapshot(ME);
-    let reasons: [(u32, &dyn Fn(), &dyn Fn()); 3] = [
+    let reasons: [Reason<'_>; 3] = [
         (KFD_GPREEMPT_STATE_DISABLED, &|| assert_eq!(user.update(0, ring, 0), Ok(0)), &|| {
             assert_eq!(user.update(0, ring, 100), Ok(0))
         }),

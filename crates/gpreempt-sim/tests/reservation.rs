@@ -3,7 +3,7 @@
 mod kit;
 
 use gpreempt_sim::Machine;
-use gpreempt_sim::config::{Config, ProcessSpec, Workload};
+use gpreempt_sim::config::{Config, ProcessSpec, QueueSpec, QueueType, Workload};
 use gpreempt_sys::*;
 use kit::*;
 use nix::errno::Errno;
@@ -49,16 +49,8 @@ fn throttled_queues_rotate_by_least_recent_service_whoever_is_named() {
     lease.reserve(50, 50).unwrap();
     let turns = 10;
     for _ in 0..turns {
-        // Always names the same queues: that must not put them ahead.
-        let named: Vec<_> = lease
-            .queues(target, ALL)
-            .unwrap()
-            .iter()
-            .filter(|q| q.state & KFD_GPREEMPT_STATE_THROTTLED != 0)
-            .map(|q| entry(target, q.queue_id))
-            .collect();
-        let first = named[0];
-        assert_eq!(lease.remap(&[first]).rounds, 1);
+        // Names all of them: that must not change whose turn it is.
+        assert_eq!(lease.remap(&[entry(target, ALL)]).rounds, 1);
         pass(&machine, 20 * MS);
     }
     let executed: Vec<u64> = (0..30).map(|queue| machine.executed(10, queue).unwrap()).collect();
@@ -102,4 +94,17 @@ fn a_reservation_needs_the_right_and_has_one_owner() {
     assert_eq!(other.reserve(10, 50).map(|r| r.offline_max), Ok(12));
     assert_eq!(other.reserve(0, 0).map(|r| r.offline_max), Ok(0));
     assert_eq!(user.lease().reserve(10, 50).map(|r| r.offline_max), Ok(12));
+}
+
+#[test]
+fn queues_with_global_wave_sync_and_sdma_queues_are_never_left_out() {
+    let gws = QueueSpec { gws: true, ..queues(1, light()) };
+    let copy = QueueSpec { kind: QueueType::Sdma, ..queues(1, light()) };
+    let machine = Machine::boot(root(vec![guest(10, vec![queues(2, light()), gws, copy])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    // 4 % of 24 slots: none.
+    assert_eq!(lease.reserve(0, 4).map(|r| r.offline_max), Ok(0));
+    let throttled = |queue| lease.state(target, queue) & KFD_GPREEMPT_STATE_THROTTLED != 0;
+    assert_eq!([0, 1, 2, 3].map(throttled), [true, true, false, false]);
 }

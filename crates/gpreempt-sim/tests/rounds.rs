@@ -175,3 +175,17 @@ fn the_teardown_of_any_process_that_opened_kfd_costs_every_node_a_round() {
     pass(&machine, 10 * MS);
     assert_eq!(machine.counters().unmap_rounds, 2);
 }
+
+#[test]
+fn an_unmap_waits_until_the_runlist_before_it_is_through() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(2, busy())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.unmap(&[entry(target, 0)]);
+    // The firmware is still mapping queue 1 with its half of the waves when the next call comes.
+    let mapping = 50 * US + 5 * US + RESTORE / 2;
+    let batch = lease.unmap(&[entry(target, 1)]);
+    // Mapped a moment ago, its waves leave as they came.
+    assert_eq!(batch.elapsed_ns, mapping + 200 * US + SAVE);
+    assert_eq!(progress(&machine, 10, 1, 10 * MS), 0);
+}
