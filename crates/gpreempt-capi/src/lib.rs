@@ -1,7 +1,7 @@
 //! The C interface of gpreempt: `libgpreempt_poc_v2.so` and `include/gpreempt_poc_v2.h`, which is generated from this
 //! file, `types.rs` and `v1.rs`.
 //!
-//! Every function is one expression inside [`ret::c_return`], which turns results into `-errno` and keeps panics in. What
+//! Every function is one expression inside `ret::c_return`, which turns results into `-errno` and keeps panics in. What
 //! a call means is decided by [`gpreempt::Session`]; here C becomes Rust and back, nothing else.
 #![allow(unsafe_code, reason = "C pointers")]
 #![allow(clippy::missing_safety_doc, reason = "the first comment of the header says what pointers must be")]
