@@ -425,6 +425,6 @@ impl World {
             }
             _ => return,
         };
-        self.timeline.plan(self.now + gap.max(1), Event::Arrival { queue: key });
+        self.timeline.plan(self.now.saturating_add(gap.max(1)), Event::Arrival { queue: key });
     }
 }

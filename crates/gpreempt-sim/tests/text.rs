@@ -2,7 +2,8 @@
 
 mod kit;
 
-use gpreempt_sim::config::Scenario;
+use gpreempt_sim::config::{QueueSpec, QueueType, Scenario};
+use gpreempt_sim::pm4::{Packet, decode};
 use gpreempt_sim::{Machine, Task};
 use kit::*;
 use nix::errno::Errno;
@@ -32,4 +33,78 @@ fn every_file_that_a_folder_lists_can_be_read() {
     assert!(files > 100, "{files}");
     assert_eq!(machine.read_text(me, "/sys/module/amdgpu/version"), Err(Errno::ENOENT));
     assert_eq!(machine.read_text(me, "/proc/99999/comm"), Err(Errno::ENOENT));
+}
+
+/// The words of the hex dumps in a text, one list per header line that `starts` accepts.
+fn dumps(text: &str, starts: impl Fn(&str) -> bool) -> Vec<Vec<u32>> {
+    let mut all: Vec<Vec<u32>> = Vec::new();
+    for line in text.lines() {
+        if starts(line) {
+            all.push(Vec::new());
+        } else if let (Some(dump), Some((_, words))) = (all.last_mut(), line.split_once(": ")) {
+            dump.extend(words.split_whitespace().filter_map(|word| u32::from_str_radix(word, 16).ok()));
+        }
+    }
+    all
+}
+
+#[test]
+fn debugfs_shows_what_the_driver_listed_and_what_the_firmware_mapped() {
+    let copy = QueueSpec { kind: QueueType::Sdma, ..queues(1, busy()) };
+    let mut config = config(vec![guest(10, vec![queues(2, busy())]), guest(11, vec![queues(1, busy()), copy])]);
+    config.caller.privileged = true;
+    let machine = Machine::boot(config).unwrap();
+    let me = Task { pid: ME };
+    let read = |name: &str| machine.read_text(me, &format!("/sys/kernel/debug/kfd/{name}")).unwrap();
+    let listed = || -> (usize, usize) {
+        let ibs = dumps(&read("rls"), |line| line.starts_with("Node"));
+        let packets: Vec<Packet> = ibs.iter().flat_map(|ib| decode(ib)).map(|packet| packet.unwrap()).collect();
+        let processes = packets.iter().filter(|p| matches!(p, Packet::MapProcess(_))).count();
+        (processes, packets.iter().filter(|p| matches!(p, Packet::MapQueues(_))).count())
+    };
+    // CP_HQD_ACTIVE is the third register of a slot.
+    let mapped =
+        || dumps(&read("hqds"), |line| line.contains("CP Pipe")).iter().filter(|regs| regs[2] & 1 == 1).count();
+    // A queue is on all four XCCs.
+    assert_eq!((listed(), mapped()), ((2, 4), 3 * 4));
+
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.unmap(&[entry(target, 0)]);
+    // The runlist is there before the firmware has mapped it.
+    assert_eq!((listed(), mapped()), ((2, 3), 0));
+    pass(&machine, 10 * MS);
+    assert_eq!(mapped(), 2 * 4);
+    lease.unmap(&[entry(target, 1)]);
+    pass(&machine, 10 * MS);
+    // A process without active queues keeps its MAP_PROCESS.
+    assert_eq!((listed(), mapped()), ((2, 2), 4));
+
+    // MQDs, newest queue first: 1 and 0 of pid 10. Both were stopped with waves, which their save areas keep.
+    let mqds = dumps(&read("mqds"), |line| line.contains("queue on device"));
+    assert_eq!(mqds.len(), 4);
+    let (offset, size, read_pointer) = (174, 175, 138);
+    for mqd in &mqds[..2] {
+        assert!(mqd[offset] < mqd[size], "{:#x} {:#x}", mqd[offset], mqd[size]);
+    }
+    let status = lease.queues(target, ALL).unwrap();
+    assert_eq!(u64::from(mqds[1][read_pointer]), status[0].read_ptr * 16, "AQL packets are 16 dwords");
+}
+
+#[test]
+fn slots_in_use_are_counted_over_time() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(2, busy())])])).unwrap();
+    let used = |ns| {
+        let before = machine.counters().slot_ns;
+        pass(&machine, ns);
+        machine.counters().slot_ns - before
+    };
+    assert_eq!(used(MS), 2 * MS);
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    lease.unmap(&[entry(target, 0)]);
+    // RUN_LIST, MAP_QUEUES and 1280 waves on four XCCs come first.
+    let mapping = 50 * US + 5 * US + 320 * 2 * US;
+    assert_eq!(used(mapping), 0);
+    assert_eq!(used(MS), MS);
 }

@@ -126,6 +126,7 @@ impl World {
             return;
         }
         let Some(window) = it.mapping.take() else { return };
+        it.count_slots(self.now);
         let mut fresh = Vec::with_capacity(window.len());
         for key in window {
             let queue = &mut self.queues[key.0];

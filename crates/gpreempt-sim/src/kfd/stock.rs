@@ -22,7 +22,7 @@ use crate::call::Call;
 use crate::hw::rounds::{Job, Report};
 use crate::node::NodeIndex;
 use crate::process::KfdProcess;
-use crate::queue::{Properties, QueueKey};
+use crate::queue::{Properties, Queue, QueueKey};
 
 /// End of user addresses on x86-64 (`TASK_SIZE_MAX`).
 const USER_END: u64 = 0x7fff_ffff_f000;
@@ -182,7 +182,7 @@ fn update_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_update_queue_args) -> 
 fn execute_update(call: &mut Call<'_>, key: QueueKey) -> Result<i32, Errno> {
     let queue = call.queue(key);
     let (pid, node) = (queue.pid, queue.node);
-    let has_reset = call.queues.iter().any(|q| q.alive && q.pid == pid && q.node == node && q.reset);
+    let has_reset = siblings(call, pid, node).any(|queue| queue.reset);
     let job = Job {
         extra_ns: call.config.cost.update_queue.ns,
         execute: true,
@@ -192,6 +192,12 @@ fn execute_update(call: &mut Call<'_>, key: QueueKey) -> Result<i32, Errno> {
     };
     let report = call.run_one(node, job);
     if has_reset { Err(Errno::EACCES) } else { report.result.map(|()| 0) }
+}
+
+/// All queues of a process on a node.
+fn siblings<'c>(call: &'c Call<'_>, pid: u32, node: NodeIndex) -> impl Iterator<Item = &'c Queue> {
+    let kfd = call.processes.get(&pid).and_then(|process| process.kfd.as_ref());
+    kfd.into_iter().flat_map(move |kfd| kfd.device(node).queues.iter().map(|key| call.queue(*key)))
 }
 
 fn set_cu_mask(call: &mut Call<'_>, args: &mut kfd_ioctl_set_cu_mask_args) -> Result<i32, Errno> {
@@ -211,7 +217,7 @@ fn alloc_gws(call: &mut Call<'_>, args: &mut kfd_ioctl_alloc_queue_gws_args) -> 
     if call.node(node).gws == 0 {
         return Err(Errno::ENODEV);
     }
-    let taken = call.queues.iter().any(|q| q.alive && q.pid == pid && q.node == node && q.gws);
+    let taken = siblings(call, pid, node).any(|queue| queue.gws);
     match (args.num_gws > 0, taken) {
         (true, true) => return Err(Errno::EBUSY),
         (false, false) => return Err(Errno::EINVAL),
