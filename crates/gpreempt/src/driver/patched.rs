@@ -28,6 +28,16 @@ const STATUS_ROOM: usize = 64;
 /// Events read at a time.
 const EVENT_ROOM: usize = 64;
 
+/// The three batch structs report alike.
+macro_rules! report {
+    ($batch:ident, $args:ident) => {
+        $batch.nodes = $args.num_nodes;
+        $batch.rounds = $args.num_rounds;
+        $batch.elapsed = Duration::from_nanos($args.elapsed_ns);
+        $batch.slowest_node = Duration::from_nanos($args.max_node_ns);
+    };
+}
+
 /// A lease on a patched KFD.
 #[derive(Debug)]
 pub struct PatchedDriver {
@@ -313,10 +323,7 @@ impl Driver for PatchedDriver {
         self.call(AMDKFD_IOC_BATCH_UNMAP_QUEUES, &mut args, &mut arrays)
             .map_err(|errno| Error::of_driver(OPERATION, errno))?;
         settle(&mut batch.outcomes, &entries);
-        batch.nodes = args.num_nodes;
-        batch.rounds = args.num_rounds;
-        batch.elapsed = Duration::from_nanos(args.elapsed_ns);
-        batch.slowest_node = Duration::from_nanos(args.max_node_ns);
+        report!(batch, args);
         if units != 0 {
             batch.grace = self.grace().duration(units);
         }
@@ -342,10 +349,7 @@ impl Driver for PatchedDriver {
         let mut arrays = [array(offset_of!(kfd_ioctl_fast_remap_args, entries_ptr), &mut entries)];
         self.call(AMDKFD_IOC_FAST_REMAP, &mut args, &mut arrays).map_err(|errno| Error::of_driver(OPERATION, errno))?;
         settle(&mut batch.outcomes, &entries);
-        batch.nodes = args.num_nodes;
-        batch.rounds = args.num_rounds;
-        batch.elapsed = Duration::from_nanos(args.elapsed_ns);
-        batch.slowest_node = Duration::from_nanos(args.max_node_ns);
+        report!(batch, args);
         debug!(queues = selectors.len(), failed = args.num_failed, rounds = batch.rounds, elapsed = ?batch.elapsed, "remap");
         Ok(batch)
     }
@@ -383,10 +387,7 @@ impl Driver for PatchedDriver {
         self.call(AMDKFD_IOC_SWAP_QUEUES, &mut args, &mut arrays)
             .map_err(|errno| Error::of_driver(OPERATION, errno))?;
         settle(&mut batch.outcomes, &entries);
-        batch.nodes = args.num_nodes;
-        batch.rounds = args.num_rounds;
-        batch.elapsed = Duration::from_nanos(args.elapsed_ns);
-        batch.slowest_node = Duration::from_nanos(args.max_node_ns);
+        report!(batch, args);
         if units != 0 {
             batch.grace = self.grace().duration(units);
         }

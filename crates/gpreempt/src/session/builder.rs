@@ -193,7 +193,7 @@ fn say_simulated(host: &dyn Host) {
     // Not a `Once`: a child forked in the middle of it would wait for ever.
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
-        eprintln!("gpreempt: no /dev/kfd here, so this is the simulated machine: {}", host.describe());
+        eprintln!("gpreempt: no /dev/kfd here, using the {}", host.describe());
     }
 }
 
