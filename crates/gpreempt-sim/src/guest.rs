@@ -59,8 +59,11 @@ impl World {
             kfd.runtime_state = DEBUG_RUNTIME_STATE_ENABLED;
             kfd.ttmp_setup = true;
         }
-        for queue in &spec.queues {
-            self.create_queues(pid, queue, settled)?;
+        let created = spec.queues.iter().try_for_each(|queue| self.create_queues(pid, queue, settled).map(|_| ()));
+        if let Err(errno) = created {
+            // A program that cannot have its queues ends.
+            self.exit(pid)?;
+            return Err(errno);
         }
         Ok(pid)
     }
@@ -176,6 +179,7 @@ impl World {
         if spec.percent > KFD_MAX_QUEUE_PERCENTAGE
             || spec.priority > KFD_MAX_QUEUE_PRIORITY
             || !spec.ring_bytes.is_power_of_two()
+            || !is_sane(&spec.work)
         {
             return Err(Errno::EINVAL);
         }
@@ -373,8 +377,7 @@ impl World {
     /// Puts work into a ring on behalf of its owner.
     pub(crate) fn submit(&mut self, pid: u32, id: u32, work: Work) -> Result<Ticket, Errno> {
         let key = self.find_queue(pid, id)?;
-        let sane = work.packets > 0 && work.packet_ns > 0 && work.occupancy > 0.0 && work.occupancy <= 1.0;
-        if !sane {
+        if work.packets == 0 || !is_packet(work.packet_ns, work.occupancy) {
             return Err(Errno::EINVAL);
         }
         let ticket = self.issue();
@@ -426,5 +429,22 @@ impl World {
             _ => return,
         };
         self.timeline.plan(self.now.saturating_add(gap.max(1)), Event::Arrival { queue: key });
+    }
+}
+
+/// Whether a packet takes time and a part of its node.
+fn is_packet(packet_ns: u64, occupancy: f64) -> bool {
+    packet_ns > 0 && occupancy > 0.0 && occupancy <= 1.0
+}
+
+/// Whether a workload moves at all.
+fn is_sane(work: &Workload) -> bool {
+    match *work {
+        Workload::Manual => true,
+        Workload::Continuous { packet_ns, occupancy, .. } => is_packet(packet_ns, occupancy),
+        Workload::Periodic { period_ns, packet_ns, occupancy, .. } => period_ns > 0 && is_packet(packet_ns, occupancy),
+        Workload::Poisson { rate, packet_ns, occupancy, .. } => {
+            rate.is_finite() && rate > 0.0 && is_packet(packet_ns, occupancy)
+        }
     }
 }

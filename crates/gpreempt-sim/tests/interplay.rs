@@ -130,6 +130,38 @@ fn evictions_nest() {
 }
 
 #[test]
+fn smi_events_tell_a_process_of_its_own_evictions_and_a_privileged_one_of_all() {
+    for (privileged, all, heard) in [(false, true, false), (true, false, false), (true, true, true)] {
+        let mut config = config(vec![guest(10, vec![queues(1, busy())])]);
+        config.caller.privileged = privileged;
+        let machine = Machine::boot(config).unwrap();
+        let user = User::new(&machine, ME);
+        let gpuid = gpu_ids(&machine)[0];
+        let mut args = kfd_ioctl_smi_events_args { gpuid, anon_fd: 0 };
+        assert_eq!(user.call(AMDKFD_IOC_SMI_EVENTS, &mut args), Ok(0));
+        let smi = args.anon_fd as i32;
+        let both = [KFD_SMI_EVENT_QUEUE_EVICTION, KFD_SMI_EVENT_QUEUE_RESTORE];
+        let mask = both.map(KFD_SMI_EVENT_MASK_FROM_INDEX).iter().sum::<u64>()
+            | if all { KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_ALL_PROCESS) } else { 0 };
+        assert_eq!(machine.write(user.task, smi, &[0; 7]), Err(Errno::EFAULT));
+        assert_eq!(machine.write(user.task, smi, &mask.to_le_bytes()), Ok(8));
+        let evicted = machine.now();
+        machine.evict(10, true).unwrap();
+        pass(&machine, MS);
+        machine.evict(10, false).unwrap();
+        let restored = machine.now();
+        let mut bytes = [0; 256];
+        let answer = machine.read(user.task, smi, &mut bytes);
+        let lines = format!("9 {evicted} -10 {gpuid:x} 2\na {restored} -10 {gpuid:x} 0\n");
+        let expected = if heard { Ok(lines.len()) } else { Err(Errno::EAGAIN) };
+        assert_eq!(answer, expected);
+        if heard {
+            assert_eq!(std::str::from_utf8(&bytes[..lines.len()]), Ok(lines.as_str()));
+        }
+    }
+}
+
+#[test]
 fn a_held_queue_leaves_without_another_round() {
     let machine = Machine::boot(config(vec![guest(10, vec![queues(2, busy())]), guest(11, vec![queues(1, busy())])]));
     let machine = machine.unwrap();

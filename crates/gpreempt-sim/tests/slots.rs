@@ -3,7 +3,7 @@
 mod kit;
 
 use gpreempt_sim::Machine;
-use gpreempt_sim::config::{QueueType, Workload};
+use gpreempt_sim::config::{QueueSpec, QueueType, Workload};
 use gpreempt_sys::*;
 use kit::*;
 
@@ -125,4 +125,32 @@ fn a_queue_of_a_full_node_is_refused_as_the_kernel_refuses_it() {
     // Ids are the lowest free ones.
     machine.destroy_queue(10, 7).unwrap();
     assert_eq!(machine.create_queues(10, &queues(1, Workload::Manual)), Ok(vec![7]));
+}
+
+#[test]
+fn a_guest_that_cannot_have_its_queues_ends_and_leaves_nothing() {
+    use nix::errno::Errno;
+    let machine = Machine::boot(config(vec![guest(10, vec![])])).unwrap();
+    let spec = queues(1, Workload::Manual);
+    let endless = Workload::Periodic { period_ns: 0, packets: 1, packet_ns: MS, occupancy: 0.5 };
+    let nothing = Workload::Continuous { packet_ns: 0, occupancy: 0.5, depth: 1 };
+    let more = Workload::Poisson { rate: f64::INFINITY, packets: 1, packet_ns: MS, occupancy: 0.5 };
+    let wrong = [
+        QueueSpec { percent: 101, ..spec.clone() },
+        QueueSpec { priority: 16, ..spec.clone() },
+        QueueSpec { ring_bytes: 5000, ..spec.clone() },
+        QueueSpec { nodes: vec![1], ..spec.clone() },
+        QueueSpec { work: endless, ..spec.clone() },
+        QueueSpec { work: nothing, ..spec.clone() },
+        QueueSpec { work: more, ..spec.clone() },
+    ];
+    for (n, wrong) in wrong.into_iter().enumerate() {
+        let pid = 20 + n as u32;
+        assert_eq!(machine.spawn(&guest(pid, vec![spec.clone(), wrong.clone()])), Err(Errno::EINVAL), "{wrong:?}");
+        assert_eq!(machine.executed(pid, 0), Err(Errno::ESRCH));
+        assert_eq!(machine.create_queues(10, &wrong), Err(Errno::EINVAL), "{wrong:?}");
+    }
+    let status = User::new(&machine, ME).lease().status();
+    assert_eq!((status.queues_total, status.procs), (0, 0));
+    assert_eq!(machine.spawn(&guest(10, vec![])), Err(Errno::EEXIST));
 }

@@ -2,9 +2,10 @@
 
 mod kit;
 
-use gpreempt_sim::config::{QueueSpec, QueueType, Scenario};
+use gpreempt_sim::config::{QueueSpec, QueueType, Scenario, Workload};
 use gpreempt_sim::pm4::{Packet, decode};
 use gpreempt_sim::{Machine, Task};
+use gpreempt_sys::*;
 use kit::*;
 use nix::errno::Errno;
 
@@ -107,4 +108,39 @@ fn slots_in_use_are_counted_over_time() {
     let mapping = 50 * US + 5 * US + 320 * 2 * US;
     assert_eq!(used(mapping), 0);
     assert_eq!(used(MS), MS);
+}
+
+#[test]
+fn sysfs_counts_a_processes_memory_copies_and_compute_units() {
+    let copy = QueueSpec { kind: QueueType::Sdma, ..queues(1, busy()) };
+    let half = Workload::Continuous { packet_ns: MS, occupancy: 0.5, depth: 4 };
+    let mut mine = guest(0, vec![queues(1, half), copy]);
+    mine.caller = true;
+    let machine = Machine::boot(config(vec![mine])).unwrap();
+    let user = User::new(&machine, ME);
+    let gpu_id = gpu_ids(&machine)[0];
+    let read = |name: &str| {
+        machine
+            .read_text(user.task, &format!("/sys/class/kfd/kfd/proc/{ME}/{}", name.replace('*', &gpu_id.to_string())))
+    };
+    let alloc = |size, flags| {
+        let mut args = kfd_ioctl_alloc_memory_of_gpu_args { size, gpu_id, flags, ..Default::default() };
+        user.call(AMDKFD_IOC_ALLOC_MEMORY_OF_GPU, &mut args).unwrap();
+        args.handle
+    };
+    let first = alloc(1 << 20, KFD_IOC_ALLOC_MEM_FLAGS_VRAM);
+    alloc(1 << 21, KFD_IOC_ALLOC_MEM_FLAGS_VRAM);
+    alloc(1 << 22, KFD_IOC_ALLOC_MEM_FLAGS_GTT);
+    assert_eq!(read("vram_*").unwrap(), "3145728\n");
+    let mut free = kfd_ioctl_free_memory_of_gpu_args { handle: first };
+    assert_eq!(user.call(AMDKFD_IOC_FREE_MEMORY_OF_GPU, &mut free), Ok(0));
+    assert_eq!(read("vram_*").unwrap(), "2097152\n");
+    let before: u64 = read("sdma_*").unwrap().trim().parse().unwrap();
+    pass(&machine, 5 * MS);
+    assert_eq!(read("sdma_*").unwrap(), format!("{}\n", before + 5000));
+    // Half of the waves of 80 compute units.
+    assert_eq!(read("stats_*/cu_occupancy").unwrap(), "40\n");
+    assert_eq!(read("queues/1/type").unwrap(), "1");
+    assert_eq!(read("queues/0/gpuid").unwrap(), gpu_id.to_string());
+    assert_eq!(read("queues/00/gpuid"), Err(Errno::ENOENT));
 }
