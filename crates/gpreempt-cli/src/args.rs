@@ -85,8 +85,8 @@ pub struct DemoArgs {
     /// Take the machine from a recorded topology tree (the folder that holds nodes/)
     #[arg(long, value_name = "DIR")]
     pub topology: Option<PathBuf>,
-    /// Take processes, queues and faults from a scenario [default, demo, oversubscribed, or a TOML file]; requests go to the
-    /// processes with a queue of priority 10 to 15
+    /// Take processes, queues and faults from a scenario [default, demo, oversubscribed, or a TOML file]; requests go to its
+    /// processes with a queue of priority 10 to 15, or to an added one
     #[arg(long, value_name = "NAME|FILE")]
     pub scenario: Option<String>,
     /// Offline training processes

@@ -16,7 +16,7 @@ use gpreempt::driver::patched::PatchedDriver;
 use gpreempt::host::sim::SimHost;
 use gpreempt::host::{Alarm, Array, Host, Identity, RawFile, Readiness, SysResult, Wake};
 use gpreempt::sched::policy::{self, OfflineQueue, View};
-use gpreempt::{GpuId, Pid, QueueId, Session};
+use gpreempt::{GpuId, Pid, QueueClass, QueueId, Session};
 use gpreempt_sim::config::{
     Caller, ClockKind, Config, CostModel, GpuModel, Hardware, Partition, ProcessSpec, QueueSpec, Scenario,
 };
@@ -31,7 +31,8 @@ const PIDS: u32 = 100;
 /// Runs `gpreempt bench`.
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let mut table = Table::new(&[&["what", "p50 us", "p99 us", "basis"]]);
-    let basis = format!("measured on this machine ({})", cpu());
+    let build = if cfg!(debug_assertions) { ", debug build" } else { "" };
+    let basis = format!("measured on this machine ({}{build})", cpu());
     let mut line = |what: String, samples: &mut Vec<Duration>| {
         samples.sort_unstable();
         let us = |rank: usize| format!("{:.2}", samples[(samples.len() * rank).div_ceil(100) - 1].as_secs_f64() * 1e6);
@@ -66,6 +67,9 @@ fn calls(samples: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
     let host = Arc::new(Metered { inner: machine, inside_ns: AtomicU64::new(0) });
     let session = Session::with(host.clone(), Arc::new(PatchedDriver::open(host.clone())?));
     let handles: Vec<u32> = session.queues()?.into_iter().map(|(handle, _)| handle).collect();
+    for handle in &handles {
+        session.classify(*handle, QueueClass::Offline)?;
+    }
     let (mut seam, mut library) = (Vec::with_capacity(samples), Vec::with_capacity(samples));
     for nth in 0..samples {
         host.inside_ns.store(0, Ordering::Relaxed);

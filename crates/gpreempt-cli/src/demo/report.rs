@@ -82,8 +82,11 @@ pub struct Mode {
     pub errors: u64,
     /// The first of them.
     pub first_error: Option<String>,
-    /// Machine time of the run, s.
+    /// Machine time from the start of the trace to the last answer, s.
     pub elapsed_s: f64,
+    /// Whether the last answer came soon after the last arrival. Where not, requests queued up all the time, and the
+    /// percentiles say how long the trace is rather than how long a request takes.
+    pub kept_up: bool,
 }
 
 /// A distribution of times.

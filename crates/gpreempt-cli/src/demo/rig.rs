@@ -86,12 +86,16 @@ impl Plan {
             Some(name) => Scenario::named(name, nodes)?,
             None => training(args, &arrivals.offline),
         };
-        Plan { hardware, cost: CostModel::named(&args.cost_model)?, scenario, seed: args.seed }.checked()
+        let mut plan = Plan { hardware, cost: CostModel::named(&args.cost_model)?, scenario, seed: args.seed };
+        if !plan.scenario.processes.iter().any(online) {
+            plan.scenario.processes.push(serving());
+        }
+        Ok(plan.with_pids())
     }
 
     /// Every guest gets a pid, so that the two sides can be told apart on the machine; requests are the online guests' only
     /// work.
-    fn checked(mut self) -> Result<Plan, Failure> {
+    fn with_pids(mut self) -> Plan {
         let mut free = FIRST_PID;
         let mut taken: BTreeSet<u32> = self.scenario.processes.iter().map(|process| process.pid).collect();
         for process in &mut self.scenario.processes {
@@ -107,13 +111,7 @@ impl Plan {
                 process.queues.iter_mut().for_each(|queue| queue.work = Workload::Manual);
             }
         }
-        if !self.scenario.processes.iter().any(online) {
-            return Err(Failure::Usage(format!(
-                "scenario `{}` has no process with a queue of priority {ONLINE_PRIORITY} to 15, so there is nobody to send requests to",
-                self.scenario.name
-            )));
-        }
-        Ok(self)
+        self
     }
 
     /// Boots a machine; `patched` says whether its kernel has the gpreempt commands.
@@ -173,9 +171,9 @@ fn online(process: &ProcessSpec) -> bool {
     process.queues.iter().any(|queue| queue.priority >= ONLINE_PRIORITY)
 }
 
-/// Training processes, or the best-effort tasks of a trace, and one serving process with a queue on every node.
-fn training(args: &DemoArgs, tasks: &[OfflineTask]) -> Scenario {
-    let process = |name: String, cgroup: &str, queue: QueueSpec| ProcessSpec {
+/// A process of the demo's own making.
+fn process(name: String, cgroup: &str, queue: QueueSpec) -> ProcessSpec {
+    ProcessSpec {
         command: vec![name.clone()],
         name,
         pid: 0,
@@ -185,39 +183,38 @@ fn training(args: &DemoArgs, tasks: &[OfflineTask]) -> Scenario {
         cgroup: cgroup.to_owned(),
         runtime_enabled: true,
         queues: vec![queue],
-    };
-    let queue = |count: u32, priority: u32, work: Workload| QueueSpec { count, priority, work, ..QueueSpec::default() };
-    let mut processes: Vec<ProcessSpec> = if tasks.is_empty() {
+    }
+}
+
+/// The online process: one queue on every node.
+fn serving() -> ProcessSpec {
+    process("serve".into(), "/online", QueueSpec { priority: ONLINE_PRIORITY + 1, ..QueueSpec::default() })
+}
+
+/// Training processes, or the best-effort tasks of a trace.
+fn training(args: &DemoArgs, tasks: &[OfflineTask]) -> Scenario {
+    let queue =
+        |count: u32, nth: u32, work: Workload| QueueSpec { count, priority: nth % 6, work, ..QueueSpec::default() };
+    let processes = if tasks.is_empty() {
         let work = Workload::Continuous { packet_ns: TRAINING_PACKET_NS, occupancy: TRAINING_OCCUPANCY, depth: 4 };
         (0..args.offline_processes)
-            .map(|nth| process(format!("train-{nth}"), "/offline", queue(args.offline_queues, nth % 6, work.clone())))
+            .map(|nth| process(format!("train-{nth}"), "/offline", queue(args.offline_queues, nth, work.clone())))
             .collect()
     } else {
-        tasks
-            .iter()
-            .enumerate()
-            .map(|(nth, task)| {
-                let work = match task.period_ns {
-                    None => Workload::Continuous {
-                        packet_ns: task.step.packet_ns,
-                        occupancy: task.step.occupancy,
-                        depth: 4,
-                    },
-                    Some(period_ns) => Workload::Periodic {
-                        period_ns,
-                        packets: task.step.packets,
-                        packet_ns: task.step.packet_ns,
-                        occupancy: task.step.occupancy,
-                    },
-                };
-                process(task.name.clone(), "/offline", queue(1, u32::try_from(nth % 6).unwrap_or(0), work))
-            })
-            .collect()
+        let work = |task: &OfflineTask| match task.period_ns {
+            None => Workload::Continuous { packet_ns: task.step.packet_ns, occupancy: task.step.occupancy, depth: 4 },
+            Some(period_ns) => Workload::Periodic {
+                period_ns,
+                packets: task.step.packets,
+                packet_ns: task.step.packet_ns,
+                occupancy: task.step.occupancy,
+            },
+        };
+        (0..).zip(tasks).map(|(nth, task)| process(task.name.clone(), "/offline", queue(1, nth, work(task)))).collect()
     };
-    processes.push(process("serve".into(), "/online", queue(1, 11, Workload::Manual)));
     Scenario {
         name: if tasks.is_empty() { TRAINING.into() } else { "trace".into() },
-        about: "Offline processes with queues on every GPU, and one online process with a queue per GPU.".into(),
+        about: "Offline processes with queues on every GPU.".into(),
         processes,
         ..Scenario::default()
     }
