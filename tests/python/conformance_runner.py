@@ -91,7 +91,7 @@ class Runner:
                 return f"? no such command: {command}"
             return COMMANDS[command](self.session, *numbers)
         except GpreemptError as error:
-            self.last_error = error.strerror
+            self.last_error = str(error.strerror)
             return str(-(error.errno or 0))
 
 
