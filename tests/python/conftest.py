@@ -10,6 +10,9 @@ import pytest
 import gpreempt
 from machines import Machine
 
+# Programs that tests run, one of them with the name of a test.
+collect_ignore = ["seed"]
+
 
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -76,7 +76,7 @@ def test_the_stub_is_what_the_module_says_of_itself(tmp_path: Path) -> None:
     maturin = Path(sys.executable).parent / "maturin"
     if not maturin.exists():
         pytest.skip("maturin is missing from this environment (tests/python/requirements.txt)")
-    command = [str(maturin), "generate-stubs", "--release", "--quiet", "--out", str(tmp_path)]
+    command = [str(maturin), "generate-stubs", "--profile", "release", "--quiet", "--out", str(tmp_path)]
     command += ["--interpreter", sys.executable, "--target-dir", "target/py"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
     generated = (tmp_path / "gpreempt" / "_gpreempt.pyi").read_text()

@@ -27,7 +27,7 @@ macro_rules! value_class {
         impl $name {
             #[classattr]
             fn __match_args__() -> ($(field_name!($field),)*) {
-                ($(stringify!($field),)*)
+                ($(python_name(stringify!($field)),)*)
             }
 
             #[new]
@@ -43,7 +43,7 @@ macro_rules! value_class {
 
             fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
                 let mut text = Vec::new();
-                for (name, value) in [$(stringify!($field)),*].into_iter().zip(self.fields().into_pyobject(py)?) {
+                for (name, value) in [$(python_name(stringify!($field))),*].into_iter().zip(self.fields().into_pyobject(py)?) {
                     text.push(format!("{name}={}", value.repr()?));
                 }
                 Ok(format!(concat!(stringify!($name), "({})"), text.join(", ")))
@@ -60,6 +60,11 @@ macro_rules! value_class {
             }
         }
     };
+}
+
+/// The name of a field without what makes it a word of Rust.
+fn python_name(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
 }
 
 value_class! {
