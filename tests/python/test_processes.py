@@ -36,8 +36,8 @@ monitor.start()
 async def watch():
     async for status in monitor.watch():
         pass
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     {wait}
 except KeyboardInterrupt:
     print("interrupted", flush=True)
