@@ -32,9 +32,10 @@ class Guest:
         )
 
 
-TRAINER = Guest(2001, queues=4, priority=2, name="train", cgroup="/offline")
-SECOND_TRAINER = Guest(2002, queues=2, nodes=(1,), priority=4, name="train", cgroup="/offline")
-SERVER = Guest(3001, priority=12, name="serve", cgroup="/online")
+# Pids near the largest there are: a guest cannot have the pid of the process that runs the machine.
+TRAINER = Guest(4_182_001, queues=4, priority=2, name="train", cgroup="/offline")
+SECOND_TRAINER = Guest(4_182_002, queues=2, nodes=(1,), priority=4, name="train", cgroup="/offline")
+SERVER = Guest(4_183_001, priority=12, name="serve", cgroup="/online")
 
 
 @dataclass

@@ -67,7 +67,7 @@ def test_basic_preemption(session: Session) -> None:
 
 def test_frequent_preemption(machine: Machine) -> None:
     # 2 ms of every 100 ms for five minutes. Under cost model `design` a window costs well below 18 ms more.
-    guests = (Guest(2001, queues=4, packet_ms=20.0),)
+    guests = (Guest(4_182_001, queues=4, packet_ms=20.0),)
     loss = offline_loss(machine, guests, seconds=300, period=0.1, window=0.002)
     assert 0 < loss < 0.20
 
@@ -120,21 +120,21 @@ def test_latency(session: Session) -> None:
 
 def test_throughput(machine: Machine) -> None:
     # Five minutes with 10 ms of every second taken: at least that share is lost, and under `design` not five times it.
-    guests = (Guest(2001, queues=2, packet_ms=20.0),)
+    guests = (Guest(4_182_001, queues=2, packet_ms=20.0),)
     loss = offline_loss(machine, guests, seconds=300, period=1.0, window=0.01)
     assert 0.005 < loss < 0.05
 
 
 def test_stability(machine: Machine) -> None:
     # An hour, a request every two seconds.
-    guests = (Guest(2001, queues=2, packet_ms=100.0),)
+    guests = (Guest(4_182_001, queues=2, packet_ms=100.0),)
     loss = offline_loss(machine, guests, seconds=3600, period=2.0, window=0.05)
     assert 0 < loss < 0.10
 
 
 def test_stress(machine: Machine) -> None:
     # Ten offline queues, a request every 10 ms for ten minutes: none is lost, none stops for good.
-    machine.guests = (Guest(2001, queues=10, packet_ms=20.0),)
+    machine.guests = (Guest(4_182_001, queues=10, packet_ms=20.0),)
     with machine.open() as session, SmartQueueScheduler(session, online_percent=None) as scheduler:
         queues = queues_of(session, machine.guests[0])
         for queue in queues:

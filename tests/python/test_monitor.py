@@ -45,7 +45,7 @@ def test_it_looks_once_per_interval(session: Session) -> None:
 
 
 def test_low_slots_are_told_once(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=23),)
+    machine.guests = (Guest(4_182_001, queues=23),)
     told: list[tuple[int, HQDStatus]] = []
     arrived = threading.Event()
 
@@ -65,7 +65,7 @@ def test_low_slots_are_told_once(machine: Machine) -> None:
 def test_an_exception_in_the_callback_is_unraisable_and_the_monitor_goes_on(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.guests = (Guest(2001, queues=24),)
+    machine.guests = (Guest(4_182_001, queues=24),)
     seen: list[Any] = []
     arrived = threading.Event()
 
@@ -86,7 +86,7 @@ def test_an_exception_in_the_callback_is_unraisable_and_the_monitor_goes_on(
 
 
 def test_the_callback_may_stop_its_monitor(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=24),)
+    machine.guests = (Guest(4_182_001, queues=24),)
     stopped = threading.Event()
     with machine.open() as session:
 
@@ -101,7 +101,7 @@ def test_the_callback_may_stop_its_monitor(machine: Machine) -> None:
 
 
 def test_idle_lazy_queues_leave_the_hardware_and_busy_ones_stay(machine: Machine) -> None:
-    idle, busy = Guest(2001, queues=3, packet_ms=None), Guest(2002, queues=2)
+    idle, busy = Guest(4_182_001, queues=3, packet_ms=None), Guest(4_182_002, queues=2)
     machine.guests = (idle, busy)
     with machine.open() as session:
         for queue in session.queues():
@@ -114,7 +114,7 @@ def test_idle_lazy_queues_leave_the_hardware_and_busy_ones_stay(machine: Machine
 
 
 def test_what_a_caller_unmapped_is_not_mapped_on_new_work(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=1, packet_ms=None),)
+    machine.guests = (Guest(4_182_001, queues=1, packet_ms=None),)
     scenario = machine.file()
     work = "work = { periodic = { period_ms = 5000, packets = 1, packet_us = 1000, occupancy = 0.1 } }"
     scenario.write_text(scenario.read_text().replace("work = 'manual'", work))
@@ -141,7 +141,7 @@ def test_wrong_settings_are_told_at_the_start(session: Session, wrong: dict[str,
 
 
 def test_a_forgotten_monitor_ends_without_a_deadlock(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=24),)
+    machine.guests = (Guest(4_182_001, queues=24),)
     with machine.open() as session:
         for _ in range(5):
             monitor = HQDResourceMonitor(session, 0.01, on_low=lambda gpu_id, status: None, clean_idle=False)

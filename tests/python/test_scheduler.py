@@ -176,10 +176,10 @@ def test_the_reservation_ends_with_the_scheduler(session: Session) -> None:
 
 
 def test_a_process_that_dies_in_a_window_spoils_nothing(machine: Machine) -> None:
-    machine.guests = (TRAINER, Guest(2005, queues=2), SERVER)
-    machine.gone_at(2005, 5.0)
+    machine.guests = (TRAINER, Guest(4_182_005, queues=2), SERVER)
+    machine.gone_at(4_182_005, 5.0)
     with machine.open() as session, SmartQueueScheduler(session, online_percent=None) as scheduler:
-        for pid in (TRAINER.pid, 2005):
+        for pid in (TRAINER.pid, 4_182_005):
             for queue in [queue for queue in session.queues() if queue.pid == pid]:
                 scheduler.register_offline_queue(queue)
         with scheduler.online() as window:

@@ -55,7 +55,7 @@ def test_fast_remap(session: Session) -> None:
 
 
 def test_hqd_reservation(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=30),)
+    machine.guests = (Guest(4_182_001, queues=30),)
     with machine.open() as session:
         queues = make_offline(session, *machine.guests)
         reservation = session.set_reservation(0, 10, 80)
@@ -128,7 +128,7 @@ def test_batch_operations(session: Session) -> None:
 
 @pytest.mark.parametrize("cost_model", ["design", "hws", "conservative"])
 def test_latency_comparison(machine: Machine, cost_model: str) -> None:
-    machine.guests = (Guest(2001, queues=8),)
+    machine.guests = (Guest(4_182_001, queues=8),)
     with machine.open(cost_model=cost_model) as session:
         queues = make_offline(session, *machine.guests)
         batch = session.unmap(queues)
@@ -139,7 +139,7 @@ def test_latency_comparison(machine: Machine, cost_model: str) -> None:
 
 
 def test_latency_comparison_of_one_queue_shows_no_win(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=1),)
+    machine.guests = (Guest(4_182_001, queues=1),)
     with machine.open() as session:
         queues = make_offline(session, *machine.guests)
         batch = session.unmap(queues)
@@ -149,7 +149,7 @@ def test_latency_comparison_of_one_queue_shows_no_win(machine: Machine) -> None:
 
 
 def test_throughput_comparison(machine: Machine) -> None:
-    machine.guests = (Guest(2001, queues=8, packet_ms=20.0), SERVER)
+    machine.guests = (Guest(4_182_001, queues=8, packet_ms=20.0), SERVER)
     done = {}
     for way in ("batch", "one by one"):
         with machine.open() as session:

@@ -14,7 +14,7 @@ import gpreempt
 from gpreempt import PermissionDenied, ProcessGoneError, QueueNotFoundError, QueuePolicy
 from machines import Guest, Machine
 
-GUESTS = tuple(Guest(2001 + i, queues=2 + i, nodes=(i % 2,), packet_ms=500.0) for i in range(3))
+GUESTS = tuple(Guest(4_182_001 + i, queues=2 + i, nodes=(i % 2,), packet_ms=500.0) for i in range(3))
 LIFE_S = 1000.0
 
 

@@ -12,7 +12,7 @@ from gpreempt import Batch, HQDStatus, QueueInfo, QueuePolicy, QueueStatus, Rese
 
 VALUES = [
     HQDStatus(24, 20, 4, 2, 18, 19),
-    QueueInfo(0x10000, 3, 2001, 63432, 2, "compute", 4096, True, "train", "/offline"),
+    QueueInfo(0x10000, 3, 4_182_001, 63432, 2, "compute", 4096, True, "train", "/offline"),
     QueueInfo(5, 5, 1, 63432),
     QueueStatus(63432, 2, 4, 1, 10, 12, None, 0.5),
     Batch(4, 1, 1, 0.001, 0.0005),
