@@ -148,7 +148,8 @@ fn the_table_labels_every_row_and_says_what_is_modelled() {
     let (status, out, err) = run(&["demo", "--requests=50", "--gpus=2"]);
     assert_eq!((status, err.as_str()), (0, ""));
     for row in ["(online alone)", "none", "one-by-one", "stock-batch", "gpreempt"] {
-        let line = out.lines().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("no row {row}:\n{out}"));
+        let mut table = out.lines().skip_while(|line| !line.starts_with("----"));
+        let line = table.find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("no row {row}:\n{out}"));
         assert!(line.ends_with("modelled (cost model design)"), "{line}");
     }
     assert!(out.contains("No figure here was measured on a GPU"));
