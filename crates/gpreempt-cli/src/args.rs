@@ -122,11 +122,12 @@ pub struct DemoArgs {
     /// Write the report as JSON ("-" = stdout, instead of the table)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the last mode's run as a trace for ui.perfetto.dev
+    /// Write the run of `gpreempt` (or of the last mode, where that is left out) as a trace for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
     /// Run the seed's own test script instead: 20 online requests, 500 ms apart, on the default scenario
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["modes", "policy", "gpus", "offline_processes", "offline_queues", "trace", "rate",
+        "requests", "duration", "service_ms", "prefill_us", "decode_us", "json", "perfetto", "quiet"])]
     pub seed_flow: bool,
     /// No progress bar, no explanations: the table alone
     #[arg(short, long)]
@@ -158,5 +159,21 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_names_that_help_lists_are_names() {
+        let demo = super::Cli::command().find_subcommand("demo").unwrap().clone();
+        let listed = |option: &str| {
+            let help = demo.get_arguments().find(|argument| argument.get_id() == option).unwrap().get_help().unwrap();
+            let help = help.to_string();
+            let list = help[help.find('[').unwrap() + 1..].split([';', ']']).next().unwrap().to_owned();
+            list.split(", ").filter(|name| !name.contains(' ')).map(String::from).collect::<Vec<_>>()
+        };
+        let policies = listed("policy");
+        assert_eq!(policies.len(), 5);
+        policies.iter().for_each(|name| drop(gpreempt::sched::policy::named(name).unwrap()));
+        assert_eq!(listed("cost_model"), gpreempt_sim::config::CostModel::builtin());
+        listed("scenario").iter().for_each(|name| drop(gpreempt_sim::config::Scenario::named(name, 8).unwrap()));
     }
 }

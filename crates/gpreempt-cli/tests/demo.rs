@@ -129,6 +129,13 @@ fn a_way_that_cannot_keep_up_is_said_to_be_so() {
 }
 
 #[test]
+fn requests_spread_over_the_gpus() {
+    // Four GPUs' worth of requests on eight GPUs: on one queue they would wait for ever.
+    let report = report(&["--requests=400", "--rate=200", "--modes=gpreempt"]);
+    assert!(figure(&report["online_alone"]["p99_ms"]) < 60.0, "{}", report["online_alone"]);
+}
+
+#[test]
 fn a_scenario_without_an_online_process_gets_one() {
     let report = report(&["--requests=20", "--scenario=oversubscribed", "--gpus=1", "--modes=gpreempt"]);
     assert_eq!(mode(&report, "gpreempt")["online"]["count"], 20);
