@@ -187,3 +187,24 @@ def test_a_process_that_dies_in_a_window_spoils_nothing(machine: Machine) -> Non
             session.sleep(6.0)
         assert all(active(session))
         assert scheduler.handle_online_request(lambda: 7) == 7
+
+
+def test_work_in_a_window_waits_although_the_monitor_sees_it(machine: Machine) -> None:
+    machine.guests = (Guest(4_182_001, queues=1, packet_ms=None),)
+    scenario = machine.file()
+    work = "work = { periodic = { period_ms = 5000, packets = 1, packet_us = 1000, occupancy = 0.1 } }"
+    scenario.write_text(scenario.read_text().replace("work = 'manual'", work))
+    with Session("sim", clock="virtual", scenario=scenario) as session, SmartQueueScheduler(session) as scheduler:
+        (queue,) = session.queues()
+        scheduler.register_offline_queue(queue)
+        session.sleep(3.0)
+        assert not session.is_active(queue), "the monitor took it, for it was idle"
+        with scheduler.online():
+            before = session.queue_status(queue)
+            session.sleep(5.0)
+            during = session.queue_status(queue)
+            assert (before.read_ptr, during.read_ptr) == (1, 1) and during.write_ptr == 2
+            assert not session.is_active(queue)
+        session.sleep(3.0)
+        after = session.queue_status(queue).read_ptr
+        assert after is not None and after >= 2, "the monitor maps it once the window is over"

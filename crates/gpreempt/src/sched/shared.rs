@@ -146,10 +146,16 @@ impl Shared {
         let (mut state, claim) = self.claim(self.lock(), keys);
         let plan = plan(&mut state, &claim.keys, &cleaned);
         let window = state.claim(&plan.unmap);
-        drop(state);
         if plan.is_empty() {
+            // Queues that are left to a monitor end their claim without a call.
+            let released = state.release_claims(&claim.keys);
+            drop(state);
+            if !released.is_empty() {
+                self.window.release(&released);
+            }
             return Step::default();
         }
+        drop(state);
         if !window.is_empty() {
             self.window.extend(&window);
         }
