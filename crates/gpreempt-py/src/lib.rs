@@ -13,7 +13,6 @@ mod value;
 #[pyo3::pymodule]
 mod _gpreempt {
     use std::ffi::OsString;
-    use std::io;
     use std::sync::OnceLock;
 
     use pyo3::prelude::*;
@@ -56,6 +55,6 @@ mod _gpreempt {
     /// Runs the `gpreempt` command and returns its exit status.
     #[pyfunction]
     fn run_command(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
-        crate::convert::detached(py, || Ok(gpreempt_cli::run(arguments, &mut io::stdout(), &mut io::stderr())))
+        crate::convert::detached(py, || Ok(gpreempt_cli::main(arguments)))
     }
 }
