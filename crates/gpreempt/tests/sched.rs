@@ -3,12 +3,14 @@
 mod sched_fake;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::time::Duration;
 
 use gpreempt::driver::{Capabilities, Selector};
 use gpreempt::sched::policy::named;
 use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
+use gpreempt::stats::{Operation, Phase};
+use gpreempt::trace::{Record, Recorder};
 use gpreempt::{ErrorKind, GpuId, PolicyFlags, QueueId};
 use nix::errno::Errno;
 use proptest::prelude::*;
@@ -477,6 +479,97 @@ fn dropping_the_scheduler_restores_everything() {
         fake.machine().create(q(7, 99), A);
         assert!(!fake.machine().queues[&q(7, 99)].held, "{policy}: new queues run");
     }
+}
+
+/// Keeps what it is told, and asks the scheduler back: that would hang if a lock were held.
+#[derive(Debug, Default)]
+struct Listener {
+    scheduler: Mutex<Weak<Scheduler>>,
+    records: Mutex<Vec<Record>>,
+}
+
+impl Recorder for Listener {
+    fn record(&self, record: &Record) {
+        if let Some(scheduler) = self.scheduler.lock().unwrap().upgrade() {
+            scheduler.next_wakeup();
+        }
+        self.records.lock().unwrap().push(*record);
+    }
+}
+
+#[test]
+fn the_recorder_hears_of_every_window_and_call_with_no_lock_held() {
+    let fake = Fake::with(&[7], 3, 2);
+    let listener = Arc::new(Listener::default());
+    let scheduler = Arc::new(builder(&fake, "unmap").recorder(listener.clone()).build().unwrap());
+    *listener.scheduler.lock().unwrap() = Arc::downgrade(&scheduler);
+    scheduler.register_offline_process(7).unwrap();
+    let online = scheduler.online();
+    fake.pass(ms(4));
+    drop(online);
+    let call = |operation, from| Record::Call {
+        operation,
+        gpu: GpuId::ALL,
+        from,
+        elapsed: ROUND,
+        driver: ROUND,
+        queues: 3,
+        rounds: 2,
+        failed: false,
+    };
+    let (back, end) = (ROUND + ms(4), ROUND + ms(4) + ROUND);
+    let offline = |gpu, at, mapped, held| Record::Offline { gpu, at, mapped, held };
+    let held = |gpu, queues| Record::Held { gpu, from: Duration::ZERO, until: end, queues };
+    assert_eq!(
+        *listener.records.lock().unwrap(),
+        [
+            call(Operation::Unmap, Duration::ZERO),
+            offline(A, ROUND, 0, 2),
+            offline(B, ROUND, 0, 1),
+            call(Operation::Remap, back),
+            held(A, 2),
+            offline(A, end, 2, 0),
+            held(B, 1),
+            offline(B, end, 1, 0),
+            Record::Online { gpu: GpuId::ALL, from: Duration::ZERO, until: back },
+        ]
+    );
+}
+
+#[test]
+fn statistics_tell_calls_and_requests_apart() {
+    let fake = Fake::with(&[7], 3, 2);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    for _ in 0..3 {
+        let _online = scheduler.online();
+        let _nested = scheduler.online();
+        fake.pass(ms(4));
+    }
+    let operations = scheduler.stats().report().operations;
+    let calls = |operation| operations[&operation].calls;
+    assert_eq!((calls(Operation::Unmap), calls(Operation::Remap), calls(Operation::Online)), (3, 3, 6));
+    assert_eq!(operations[&Operation::Unmap].queues.total, 9);
+    let wait = operations[&Operation::Online].phases[&Phase::Wait];
+    assert_eq!(
+        (wait.min_us, wait.max_us.round()),
+        (0.0, ROUND.as_secs_f64() * 1e6),
+        "nested requests wait for nothing"
+    );
+}
+
+/// No bound is asserted on the wall; this shows the figure (`cargo test --release -- --ignored --nocapture cost`).
+#[test]
+#[ignore = "a measurement"]
+fn request_cost() {
+    let fake = Fake::with(&[7, 8, 9], 32, 8);
+    let scheduler = scheduler(&fake, "unmap", &[7, 8, 9]);
+    let begin = std::time::Instant::now();
+    for _ in 0..20_000 {
+        drop(scheduler.online());
+        fake.machine().calls.clear();
+    }
+    println!("{:.1} us per window of 96 queues on 8 nodes", begin.elapsed().as_secs_f64() * 1e6 / 2e4);
+    assert_eq!(scheduler.stats().report().operations[&Operation::Unmap].calls, 20_000);
 }
 
 #[derive(Clone, Debug)]
