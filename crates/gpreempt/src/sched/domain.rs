@@ -107,13 +107,14 @@ impl Domain {
 
     /// A call that lasted from `begin` to `end` left a queue held or mapped. Being taken counts from its beginning and
     /// coming back from its end, so that offline queues are never credited time they did not have.
-    pub(super) fn set_held(&mut self, id: QueueId, held: bool, begin: Duration, end: Duration) {
-        let Ok(at) = self.position(id) else { return };
+    /// Returns whether that was a change.
+    pub(super) fn set_held(&mut self, id: QueueId, held: bool, begin: Duration, end: Duration) -> bool {
+        let Ok(at) = self.position(id) else { return false };
         if held {
             self.notes[at].renewed = begin;
         }
         if self.offline[at].held == held {
-            return;
+            return false;
         }
         self.offline[at].held = held;
         self.offline[at].since = end;
@@ -128,6 +129,7 @@ impl Domain {
                 self.last_remap = Some(end);
             }
         }
+        true
     }
 
     /// A queue was seen without work at this write pointer, or with work.

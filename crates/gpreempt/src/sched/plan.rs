@@ -36,6 +36,13 @@ impl Plan {
     }
 }
 
+fn sorted(ids: impl Iterator<Item = QueueId>) -> Vec<QueueId> {
+    let mut ids: Vec<QueueId> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
 type Groups = BTreeMap<(Pid, GpuId), Vec<QueueId>>;
 
 impl State {
@@ -67,15 +74,20 @@ impl State {
         if self.rules.gang {
             gang::align(&self.domains, &mut wishes);
         }
-        let mut hold: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.unmap.iter().copied()).collect();
-        let mut give: BTreeSet<QueueId> = wishes.values().flat_map(|wish| wish.remap.iter().copied()).collect();
-        for queue in give.intersection(cleaned) {
-            self.correct(*queue, false, now);
+        let mut hold = sorted(wishes.values().flat_map(|wish| &wish.unmap).copied());
+        let mut give = sorted(wishes.values().flat_map(|wish| &wish.remap).copied());
+        if !cleaned.is_empty() {
+            for queue in give.iter().filter(|queue| cleaned.contains(queue)) {
+                self.correct(*queue, false, now);
+            }
+            give.retain(|queue| !cleaned.contains(queue));
         }
-        give.retain(|queue| !cleaned.contains(queue));
-        let rotate = wishes.values().flat_map(|wish| wish.rotate.iter().copied()).filter(|id| !hold.contains(id));
-        let mapped: BTreeSet<QueueId> = give.iter().copied().chain(rotate).collect();
-        hold.extend(renew.into_iter().filter(|id| !give.contains(id)));
+        let rotate = wishes.values().flat_map(|wish| &wish.rotate).filter(|id| hold.binary_search(id).is_err());
+        let mapped = sorted(give.iter().chain(rotate).copied());
+        renew.retain(|id| give.binary_search(id).is_err());
+        if !renew.is_empty() {
+            hold = sorted(hold.into_iter().chain(renew));
+        }
 
         let (hold, mapped) = (self.groups(&hold), self.groups(&mapped));
         let mut plan = Plan {
@@ -94,7 +106,7 @@ impl State {
 
     /// Gives back these queues, whatever the policy says.
     pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>, cleaned: &BTreeSet<QueueId>) -> Plan {
-        let ids: BTreeSet<QueueId> = held.filter(|queue| !cleaned.contains(queue)).collect();
+        let ids = sorted(held.filter(|queue| !cleaned.contains(queue)));
         let remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
         Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
     }
@@ -105,7 +117,7 @@ impl State {
         queues.filter(|queue| queue.held).map(|queue| queue.id)
     }
 
-    fn groups(&self, ids: &BTreeSet<QueueId>) -> Groups {
+    fn groups(&self, ids: &[QueueId]) -> Groups {
         let mut groups = Groups::new();
         for id in ids {
             let Some(queue) = self.home(*id).and_then(|key| self.domains[&key].get(*id)) else { continue };
@@ -134,13 +146,13 @@ impl State {
     }
 
     /// Processes that will hold nothing once these are given back.
-    fn release_new(&self, give: &BTreeSet<QueueId>) -> Vec<Pid> {
+    fn release_new(&self, give: &[QueueId]) -> Vec<Pid> {
         if self.rules.always_lazy {
             return Vec::new();
         }
         let stays = |pid: Pid| {
             let mut queues = self.domains.values().flat_map(|domain| domain.of(pid));
-            queues.any(|queue| queue.held && !give.contains(&queue.id))
+            queues.any(|queue| queue.held && give.binary_search(&queue.id).is_err())
         };
         let lazy = self.processes.iter().filter(|(_, process)| process.hold_new);
         lazy.map(|(pid, _)| *pid).filter(|pid| give.iter().any(|queue| queue.pid == *pid) && !stays(*pid)).collect()

@@ -54,7 +54,7 @@ impl State {
         if verdict.not_tried {
             // A dead lease holds nothing.
             if verdict.errno == Some(Errno::EBADF) {
-                self.settle(&verdict.item.queues, false, begin, end, outcome);
+                self.settle(&verdict.item, false, begin, end, outcome);
             } else {
                 self.retry_at = Some(end + RETRY);
             }
@@ -77,7 +77,7 @@ impl State {
             Some(_) => None,
         };
         if let Some(held) = held {
-            self.settle(&verdict.item.queues, held, begin, end, outcome);
+            self.settle(&verdict.item, held, begin, end, outcome);
         }
         let Some(errno) = verdict.errno else { return };
         let error = Error::new(if verdict.hold { "unmapping" } else { "mapping" }, errno).on(verdict.item.selector);
@@ -99,20 +99,16 @@ impl State {
         outcome.error.get_or_insert(error);
     }
 
-    fn settle(&mut self, queues: &[QueueId], held: bool, begin: Duration, end: Duration, outcome: &mut Outcome) {
-        for queue in queues {
+    fn settle(&mut self, item: &Item, held: bool, begin: Duration, end: Duration, outcome: &mut Outcome) {
+        let key = self.key(item.gpu);
+        for queue in &item.queues {
             if let Some(flag) = self.online.get_mut(queue) {
                 *flag = held;
-                continue;
+            } else if let Some(domain) = self.domains.get_mut(&key)
+                && domain.set_held(*queue, held, begin, end)
+            {
+                *(if held { &mut outcome.unmapped } else { &mut outcome.remapped }) += 1;
             }
-            let Some(key) = self.home(*queue) else { continue };
-            let domain = self.domain(key, end);
-            match (domain.get(*queue).is_some_and(|queue| queue.held), held) {
-                (false, true) => outcome.unmapped += 1,
-                (true, false) => outcome.remapped += 1,
-                _ => {}
-            }
-            domain.set_held(*queue, held, begin, end);
         }
     }
 
