@@ -192,13 +192,19 @@ proptest! {
     }
 
     #[test]
-    fn the_floor_holds_in_every_window(arrivals in arrivals(), floor in 1..95_u32, window in 5..120_u64) {
-        let policy = RateBound { floor_percent: floor, window: ms(window), ..RateBound::default() };
+    fn the_floor_holds_in_every_window(
+        arrivals in prop::collection::vec((0..80_u32, 1..700_u32), 1..20),
+        floor in 5..60_u32,
+        residency in 0..12_u64,
+        window in 20..120_u64,
+    ) {
+        let (residency, window) = (ms(residency), ms(window));
+        let policy = RateBound { floor_percent: floor, residency, window, ..RateBound::default() };
         let mut world = World::new(&policy, 5);
         for (gap, length) in arrivals {
-            world.pass(gap / 8);
+            world.pass(gap);
             world.set_online(1);
-            world.pass(length * 4);
+            world.pass(length);
             world.set_online(0);
         }
         let length = (policy.window.as_nanos() / STEP.as_nanos()) as usize;

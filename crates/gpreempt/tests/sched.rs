@@ -15,7 +15,7 @@ use gpreempt::{ErrorKind, GpuId, PolicyFlags, QueueId};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use sched_fake::{Call, Fake, MAX_HOLD, ROUND, SLOTS, ms, q};
+use sched_fake::{Call, Fake, Hook, MAX_HOLD, ROUND, SLOTS, ms, q};
 
 const A: GpuId = GpuId(100);
 const B: GpuId = GpuId(101);
@@ -66,6 +66,30 @@ fn nested_requests_of_many_threads_unmap_once_and_remap_once() {
     let machine = fake.machine();
     assert_eq!((machine.unmaps(), machine.remaps()), (1, 1), "{:?}", machine.calls);
     assert!(machine.held().is_empty());
+}
+
+#[test]
+fn a_request_that_comes_during_the_unmap_waits_for_its_end() {
+    let fake = Fake::with(&[7], 4, 1);
+    let scheduler = Arc::new(scheduler(&fake, "unmap", &[7]));
+    let second = Arc::new(Mutex::new(None));
+    let (of_hook, of_scheduler, of_fake) = (second.clone(), scheduler.clone(), fake.clone());
+    *fake.unmapping.lock().unwrap() = Some(Hook(Box::new(move || {
+        let thread = std::thread::spawn(move || {
+            let _online = of_scheduler.online();
+            of_fake.machine().held().len()
+        });
+        // All the time that it needs to get ahead, if nothing holds it back.
+        for _ in 0..20_000 {
+            std::thread::yield_now();
+        }
+        *of_hook.lock().unwrap() = Some(thread);
+    })));
+    let online = scheduler.online();
+    let thread = second.lock().unwrap().take().unwrap();
+    assert_eq!(thread.join().unwrap(), 4, "it began when the offline queues were gone");
+    drop(online);
+    assert_eq!(fake.calls(), (1, 1));
 }
 
 #[test]

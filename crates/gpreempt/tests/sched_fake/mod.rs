@@ -243,10 +243,21 @@ impl Machine {
     }
 }
 
+/// Something that happens while a call is under way.
+pub struct Hook(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// The machine behind both seams.
 #[derive(Debug, Default)]
 pub struct Fake {
     machine: Mutex<Machine>,
+    /// Called once, when the next unmap has begun.
+    pub unmapping: Mutex<Option<Hook>>,
     pub without: Capabilities,
 }
 
@@ -361,6 +372,10 @@ impl Driver for Fake {
         Ok(())
     }
     fn unmap(&self, selectors: &[Selector], _: Duration) -> Result<Batch> {
+        let hook = self.unmapping.lock().unwrap().take();
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
         let mut machine = self.machine();
         machine.calls.push(Call::Unmap(selectors.to_vec()));
         machine.batch(selectors, &[])
