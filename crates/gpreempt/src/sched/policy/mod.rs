@@ -112,7 +112,7 @@ pub struct Setup {
     pub reservation: Option<(u32, u32)>,
     /// Length of the sliding window of [`View::offline_ran`].
     pub window: Option<Duration>,
-    /// How often [`OfflineQueue::idle`] is read; None = the policy does not use it.
+    /// How often [`OfflineQueue::idle_since`] is found out; None = the policy does not use it.
     pub idle_poll: Option<Duration>,
 }
 
