@@ -11,9 +11,9 @@ class QueuePolicy(IntFlag):
     """What may happen to a queue (``GPREEMPT_QUEUE_*`` in C)."""
 
     LAZY_ACTIVATION = 1
-    """Unmapped at once when idle, mapped on first work."""
+    """Unmapped when idle; a running :class:`gpreempt.HQDResourceMonitor` maps it when it gets work."""
     AUTO_DEACTIVATION = 2
-    """May be unmapped when idle; mapped again when its write pointer moves."""
+    """May be unmapped when idle, by a monitor, which maps it again when it gets work."""
     PREEMPTIBLE = 4
     """The offline class: may be unmapped for online work."""
 

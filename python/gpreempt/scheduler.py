@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from statistics import fmean
 from types import TracebackType
@@ -14,7 +14,14 @@ from typing import Any, Callable, Optional, TypedDict, TypeVar, Union, cast, ove
 from gpreempt import _exit
 from gpreempt._gpreempt import Online, QueueInfo, Scheduler, Session
 from gpreempt.default import default_session
-from gpreempt.errors import BusyError, GpreemptError, PermissionDenied, UnsupportedError
+from gpreempt.errors import (
+    BusyError,
+    GpreemptError,
+    PermissionDenied,
+    ProcessGoneError,
+    QueueNotFoundError,
+    UnsupportedError,
+)
 from gpreempt.flags import QueuePolicy
 from gpreempt.monitor import HQDResourceMonitor
 
@@ -22,6 +29,8 @@ __all__ = ["Count", "Latency", "OperationReport", "Report", "SchedulerStats", "S
 
 _log = logging.getLogger("gpreempt.scheduler")
 _T = TypeVar("_T")
+# Of one call.
+_MOST_QUEUES = 1024
 
 
 class SchedulerStats(TypedDict):
@@ -155,7 +164,11 @@ class SmartQueueScheduler:
         number = _number(queue)
         self._scheduler.register_offline(number)
         wanted = QueuePolicy.LAZY_ACTIVATION | QueuePolicy.AUTO_DEACTIVATION | QueuePolicy.PREEMPTIBLE
-        self._session.set_policy(number, wanted)
+        try:
+            self._session.set_policy(number, wanted)
+        except GpreemptError:
+            self._scheduler.unregister(number)
+            raise
         if number not in self._offline_queues:
             self._offline_queues.append(number)
         _log.info("queue %d is offline: it may be preempted", number)
@@ -181,16 +194,29 @@ class SmartQueueScheduler:
             self._online_queues.append(number)
 
     def unregister_queue(self, queue: Union[int, QueueInfo]) -> None:
-        """Forgets a queue; one that is held is given back first.
+        """Forgets a queue; an offline one is given back, and idles on the hardware from now on.
 
         Raises:
             QueueNotFoundError: it is not registered.
         """
         number = _number(queue)
         self._scheduler.unregister(number)
-        for queues in (self._online_queues, self._offline_queues):
-            if number in queues:
-                queues.remove(number)
+        if number in self._online_queues:
+            self._online_queues.remove(number)
+        if number in self._offline_queues:
+            self._offline_queues.remove(number)
+            self._give_back([number])
+
+    def _give_back(self, queues: list[int]) -> None:
+        """Ends the policy of offline queues and maps those that it had unmapped."""
+        try:
+            for queue in queues:
+                with suppress(ProcessGoneError, QueueNotFoundError):
+                    self._session.set_policy(queue, 0)
+            for first in range(0, len(queues), _MOST_QUEUES):
+                self._session.remap(queues[first : first + _MOST_QUEUES])
+        except GpreemptError as error:
+            _log.warning("not all offline queues are given back: %s", error)
 
     @overload
     def handle_online_request(self, work: None = None) -> None: ...
@@ -275,7 +301,11 @@ class SmartQueueScheduler:
         """Gives back every queue and the reservation, and stops the monitor. Cleaning up twice does nothing."""
         self.hqd_monitor.stop()
         self._scheduler.close()
-        if self._reserved and not self._session.closed:
+        if self._session.closed:
+            return
+        offline, self._offline_queues = self._offline_queues, []
+        self._give_back(offline)
+        if self._reserved:
             self._reserved = False
             self._session.set_reservation(0, 0, 100)
 

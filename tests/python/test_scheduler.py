@@ -189,6 +189,24 @@ def test_a_process_that_dies_in_a_window_spoils_nothing(machine: Machine) -> Non
         assert scheduler.handle_online_request(lambda: 7) == 7
 
 
+def test_cleanup_leaves_no_trace(machine: Machine) -> None:
+    # Idle queues are unmapped as soon as they are LAZY; whoever made them so gives them back.
+    machine.guests = (Guest(4_182_003, queues=3, nodes=(1,), packet_ms=None), TRAINER)
+    with machine.open() as session:
+        before = session.status()
+        queues = session.queues()
+        scheduler = SmartQueueScheduler(session)
+        for queue in queues:
+            scheduler.register_offline_queue(queue)
+        scheduler.unregister_queue(queues[0])
+        assert session.is_active(queues[0]) and session.queue_status(queues[0]).policy == 0
+        session.sleep(2.5)
+        scheduler.cleanup()
+        assert session.status() == before
+        assert [session.queue_status(queue).policy for queue in queues] == [0] * len(queues)
+        assert scheduler.offline_queues == []
+
+
 def test_work_in_a_window_waits_although_the_monitor_sees_it(machine: Machine) -> None:
     machine.guests = (Guest(4_182_001, queues=1, packet_ms=None),)
     scenario = machine.file()
