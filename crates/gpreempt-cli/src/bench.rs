@@ -189,7 +189,7 @@ fn boot(gpus: u32, processes: u32, queues: u32) -> Result<Arc<SimHost>, Failure>
         clock: ClockKind::Virtual,
         seed: 1,
         patched: true,
-        caller: Caller { pid: 900, uid: 1000, privileged: true, name: "gpreempt".into() },
+        caller: Caller { pid: 900, uid: 1000, privileged: true, root: true, name: "gpreempt".into() },
     })?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::config::{Config, ConfigError, Hardware};
+use crate::config::{CALLER_IN_A_NAMESPACE, Config, ConfigError, Hardware};
 use crate::file::Files;
 use crate::hw::pool::Pool;
 use crate::machine::Counters;
@@ -30,7 +30,9 @@ impl World {
             .gpus()
             .map(|gpu| {
                 let partitions = topology.siblings(gpu).count().try_into().unwrap_or(u32::MAX);
-                build_node(gpu, topology.first_xcc(gpu), model.process_slots_with(partitions))
+                let before = topology.siblings(gpu).take_while(|other| other.index != gpu.index).count() as u32;
+                let vmids = (model.first_vmid(partitions, before), model.process_slots_with(partitions));
+                build_node(gpu, topology.first_xcc(gpu), vmids)
             })
             .collect();
         if nodes.is_empty() {
@@ -58,6 +60,13 @@ impl World {
             faults: config.scenario.faults.iter().cloned().map(Some).collect(),
             config,
         };
+        if world.config.scenario.processes.iter().any(|p| p.caller && p.namespace_pid.is_some()) {
+            return Err(ConfigError {
+                path: world.config.scenario.name.clone(),
+                line: None,
+                message: CALLER_IN_A_NAMESPACE.to_owned(),
+            });
+        }
         world.add_caller();
         let scenario = world.config.scenario.clone();
         for process in &scenario.processes {
@@ -77,9 +86,10 @@ impl World {
         let spec = self.config.scenario.processes.iter().find(|p| p.caller);
         let process = Process {
             pid: caller.pid,
-            namespace_pid: spec.and_then(|s| s.namespace_pid),
+            namespace_pid: None,
             uid: caller.uid,
             privileged: caller.privileged || caller.uid == 0,
+            root: caller.root || caller.uid == 0,
             name: caller.name.clone(),
             cgroup: spec.map_or_else(|| "/".to_owned(), |s| s.cgroup.clone()),
             command: spec.map_or_else(|| vec![caller.name.clone()], |s| s.command.clone()),
@@ -107,7 +117,8 @@ impl World {
     }
 }
 
-fn build_node(gpu: &TopologyNode, first_xcc: u32, process_slots: u32) -> Node {
+/// `vmids`: the first one of compute processes, and how many there are.
+fn build_node(gpu: &TopologyNode, first_xcc: u32, vmids: (u32, u32)) -> Node {
     let property = |name: &str| u32::try_from(gpu.property(name)).unwrap_or(u32::MAX);
     let xccs = property("num_xcc").max(1);
     let slots = property("num_cp_queues").clamp(1, 128);
@@ -121,11 +132,14 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, process_slots: u32) -> Node {
         slots,
         xccs,
         first_xcc,
-        process_slots,
+        process_slots: vmids.1,
+        first_vmid: vmids.0,
         sdma_engines,
         sdma_xgmi_engines,
         sdma_queues: property("num_sdma_queues_per_engine"),
         gws: property("num_gws"),
+        save_area_bytes: property("cwsr_size"),
+        ctl_stack_bytes: property("ctl_stack_size"),
         wave_slots: wave_slots.max(1),
         compute_units: simds / property("simd_per_cu").max(1),
         engine_mhz: property("max_engine_clk_fcompute"),

@@ -30,7 +30,7 @@ pub(crate) struct SmiClient {
     pub(crate) node: NodeIndex,
     pub(crate) pid: u32,
     /// May see the events of every process.
-    pub(crate) privileged: bool,
+    pub(crate) root: bool,
     /// Events that it asked for, by `KFD_SMI_EVENT_MASK_FROM_INDEX`.
     pub(crate) mask: u64,
     pub(crate) fifo: VecDeque<u8>,

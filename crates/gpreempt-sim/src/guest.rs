@@ -43,6 +43,7 @@ impl World {
                 namespace_pid: spec.namespace_pid,
                 uid,
                 privileged: uid == 0,
+                root: uid == 0,
                 name: spec.name.clone(),
                 cgroup: spec.cgroup.clone(),
                 command: spec.command.clone(),
@@ -191,9 +192,9 @@ impl World {
         if nodes.iter().any(|n| n.0 >= self.nodes.len()) {
             return Err(Errno::EINVAL);
         }
-        let (save_area_bytes, ctl_stack_bytes) = self.save_area();
         let mut ids = Vec::new();
         for node in nodes {
+            let (save_area_bytes, ctl_stack_bytes) = (self.node(node).save_area_bytes, self.node(node).ctl_stack_bytes);
             for _ in 0..spec.count {
                 let kfd = self.open_kfd(pid)?;
                 let ring_bytes = spec.ring_bytes.max(KFD_MIN_QUEUE_RING_SIZE);
@@ -213,6 +214,7 @@ impl World {
                     save_area: kfd.take_address(u64::from(save_area_bytes)),
                     save_area_bytes,
                     ctl_stack_bytes,
+                    sdma_engine: None,
                 };
                 let key = self.create_queue(pid, node, properties, spec.gws)?;
                 if !settled {
@@ -229,13 +231,6 @@ impl World {
         Ok(ids)
     }
 
-    fn save_area(&self) -> (u32, u32) {
-        let model = match &self.config.hardware {
-            crate::config::Hardware::Model { model, .. } | crate::config::Hardware::Tree { model, .. } => model,
-        };
-        (u32::try_from(model.cwsr_bytes).unwrap_or(u32::MAX), model.ctl_stack_bytes)
-    }
-
     /// What CREATE_QUEUE does once its arguments are checked, but for the round that maps the queue.
     pub(crate) fn create_queue(
         &mut self,
@@ -245,7 +240,7 @@ impl World {
         gws: bool,
     ) -> Result<QueueKey, Errno> {
         let service = self.node(node).service;
-        let total = self.queues.iter().filter(|q| q.alive && q.node == node).count();
+        let total = self.queues_of(node).count();
         let per_process = self.node(node).queues_per_process;
         let kfd = self.open_kfd(pid)?;
         if kfd.device(node).queues.len() >= per_process {
@@ -313,15 +308,16 @@ impl World {
         Ok(key)
     }
 
-    /// A free SDMA queue: engines take turns, PCIe engines before XGMI engines.
+    /// A free SDMA queue: engines of the wanted kind take turns, or the one engine that was asked for.
     fn free_sdma(&self, node: NodeIndex, queue: &Queue) -> Option<(u32, u32)> {
         let it = self.node(node);
-        let engines = match queue.kind() {
-            QueueType::SdmaXgmi => it.sdma_engines..it.sdma_engines + it.sdma_xgmi_engines,
-            _ => 0..it.sdma_engines,
+        let engines = match (queue.properties.sdma_engine, queue.kind()) {
+            (Some(engine), _) => engine..engine + 1,
+            (None, QueueType::SdmaXgmi) => it.sdma_engines..it.sdma_engines + it.sdma_xgmi_engines,
+            (None, _) => 0..it.sdma_engines,
         };
-        let used: Vec<(u32, u32)> =
-            self.queues.iter().filter(|q| q.alive && q.node == node && !q.is_compute()).map(|q| q.engine).collect();
+        let copies = self.queues_of(node).map(|key| self.queue(key)).filter(|queue| !queue.is_compute());
+        let used: Vec<(u32, u32)> = copies.map(|queue| queue.engine).collect();
         (0..it.sdma_queues)
             .flat_map(|rlc| engines.clone().map(move |engine| (engine, rlc)))
             .find(|place| !used.contains(place))

@@ -36,10 +36,15 @@ pub(crate) struct Node {
     /// First XCC of the GPU that belongs to this node.
     pub(crate) first_xcc: u32,
     pub(crate) process_slots: u32,
+    /// VMID of the first compute process; the others follow.
+    pub(crate) first_vmid: u32,
     pub(crate) sdma_engines: u32,
     pub(crate) sdma_xgmi_engines: u32,
     pub(crate) sdma_queues: u32,
     pub(crate) gws: u32,
+    /// CWSR area and control stack that one queue needs per XCC.
+    pub(crate) save_area_bytes: u32,
+    pub(crate) ctl_stack_bytes: u32,
     /// Wave slots of all XCCs.
     pub(crate) wave_slots: u64,
     pub(crate) compute_units: u32,

@@ -11,8 +11,10 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) namespace_pid: Option<u32>,
     pub(crate) uid: u32,
-    /// CAP_SYS_NICE, and reads root-only files.
+    /// CAP_SYS_NICE.
     pub(crate) privileged: bool,
+    /// CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+    pub(crate) root: bool,
     pub(crate) name: String,
     pub(crate) cgroup: String,
     pub(crate) command: Vec<String>,

@@ -27,6 +27,8 @@ pub(crate) struct Properties {
     pub(crate) save_area: u64,
     pub(crate) save_area_bytes: u32,
     pub(crate) ctl_stack_bytes: u32,
+    /// The SDMA engine that it asks for, if any.
+    pub(crate) sdma_engine: Option<u32>,
 }
 
 /// A lease keeps a queue off the hardware.

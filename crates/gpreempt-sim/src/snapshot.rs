@@ -9,8 +9,6 @@ use crate::queue::{Queue, QueueKey};
 use crate::text::debugfs::{NodeHqds, NodeRunlist, ProcessMqds, QueueMqd, SdmaHqd, SlotHqd, XccHqds};
 use crate::world::World;
 
-/// VMID of the first compute process of a node; the ones below are the graphics driver's.
-const FIRST_VMID: u32 = 3;
 /// Doorbell slice of one process, dwords.
 const DOORBELL_SLICE: u32 = 2048;
 /// Bytes of control stack per wave.
@@ -133,7 +131,8 @@ impl World {
             }
         }
         if it.oversubscribed {
-            let chain = RunList { ib: RUNLIST_ADDRESS, ib_dwords: 0, chain: true, processes: it.process_slots as u8 };
+            let processes = (it.process_slots as usize).min(it.processes.len()) as u8;
+            let chain = RunList { ib: RUNLIST_ADDRESS, ib_dwords: 0, chain: true, processes };
             let size = ib.len() + crate::pm4::RUN_LIST_DWORDS;
             Packet::RunList(RunList { ib_dwords: size as u32, ..chain }).encode(&mut ib);
         }
@@ -192,7 +191,7 @@ impl World {
                 pids.push(pid);
             }
         }
-        FIRST_VMID + pids.iter().position(|pid| *pid == queue.pid).unwrap_or(0) as u32
+        it.first_vmid + pids.iter().position(|pid| *pid == queue.pid).unwrap_or(0) as u32
     }
 }
 

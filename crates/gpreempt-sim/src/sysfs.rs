@@ -53,7 +53,7 @@ impl World {
             return self.kfd_entry(rest).ok_or(Errno::ENOENT);
         }
         if below(DEBUG).is_some() {
-            if !self.process(task.pid)?.privileged {
+            if !self.process(task.pid)?.root {
                 return Err(Errno::EACCES);
             }
             return self.debug_entry(below(DEBUG_KFD).ok_or(Errno::ENOENT)?);

@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) timeline: Timeline,
     pub(crate) nodes: Vec<Node>,
-    /// Every process that ever was, by pid; pids are not reused.
+    /// Every process by pid, the dead too until a guest asks for their pid; the machine itself chooses new ones.
     pub(crate) processes: BTreeMap<u32, Process>,
     /// Every queue that ever was.
     pub(crate) queues: Vec<Queue>,

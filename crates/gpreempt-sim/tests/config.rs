@@ -268,6 +268,7 @@ fn a_wrong_scenario_is_named_with_its_line() {
     assert!(process("cgroup = \"a\"").starts_with("my.toml:4: a cgroup is"));
     assert!(process("pid = 9\n[[process]]\nname = \"q\"\npid = 9").starts_with("my.toml:5: pid 9 is taken"));
     assert!(process("caller = true\n[[process]]\nname = \"q\"\ncaller = true").starts_with("my.toml:5: only one"));
+    assert!(process("caller = true\nnamespace_pid = 7").starts_with("my.toml:2: the caller lives in the init pid"));
     let fault = |at: &str| {
         complaint(scenario(&format!("name = \"x\"\n[[fault]]\nat = {at}\nwhat = {{ node-reset = {{ node = 0 }} }}")))
     };

@@ -13,7 +13,7 @@ fn play(seed: u64) -> Vec<String> {
     config.scenario.processes.iter_mut().for_each(|p| p.uid = None);
     let random = Workload::Poisson { rate: 500.0, packets: 3, packet_ns: 400 * US, occupancy: 0.3 };
     config.scenario.processes.push(guest(77, vec![queues(2, random)]));
-    config.caller.privileged = true;
+    (config.caller.privileged, config.caller.root) = (true, true);
     config.seed = seed;
     let machine = Machine::boot(config).unwrap();
     let me = Task { pid: ME };

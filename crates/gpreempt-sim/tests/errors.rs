@@ -28,18 +28,7 @@ fn wrong_arguments_of_dev_kfd_answer_the_kernels_errno() {
     let machine = machine();
     let user = User::new(&machine, ME);
     let gpu_id = gpu_ids(&machine)[0];
-    let ring = 0x7000_0000;
-    let create = kfd_ioctl_create_queue_args {
-        ring_base_address: ring,
-        write_pointer_address: ring,
-        read_pointer_address: ring,
-        ring_size: 4096,
-        gpu_id,
-        queue_type: KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
-        queue_percentage: 100,
-        queue_priority: 7,
-        ..Default::default()
-    };
+    let create = compute_queue(gpu_id);
     let beyond = 1 << 47;
     let creates = [
         (kfd_ioctl_create_queue_args { queue_percentage: 101, ..create }, Errno::EINVAL),
@@ -49,6 +38,13 @@ fn wrong_arguments_of_dev_kfd_answer_the_kernels_errno() {
         (kfd_ioctl_create_queue_args { gpu_id: 0, ..create }, Errno::EINVAL),
         (kfd_ioctl_create_queue_args { queue_type: 9, ..create }, Errno::EOPNOTSUPP),
         (kfd_ioctl_create_queue_args { ring_base_address: 0, ..create }, Errno::EINVAL),
+        (kfd_ioctl_create_queue_args { ctl_stack_size: 4096, ..create }, Errno::EINVAL),
+        (kfd_ioctl_create_queue_args { ctx_save_restore_size: 12_214_271, ..create }, Errno::EINVAL),
+        (kfd_ioctl_create_queue_args { ctx_save_restore_address: 0, ..create }, Errno::EINVAL),
+        (
+            kfd_ioctl_create_queue_args { eop_buffer_address: 0x7300_0000, eop_buffer_size: 2048, ..create },
+            Errno::EINVAL,
+        ),
         (kfd_ioctl_create_queue_args { ring_base_address: beyond, ..create }, Errno::EFAULT),
         (kfd_ioctl_create_queue_args { write_pointer_address: beyond, ..create }, Errno::EFAULT),
         (kfd_ioctl_create_queue_args { read_pointer_address: beyond, ..create }, Errno::EFAULT),
@@ -499,8 +495,20 @@ fn who_may_hold_is_the_same_user_or_a_privileged_one() {
     let target = lease.offline(10);
     assert_eq!(lease.attach(10), Ok(target));
     assert_eq!(lease.unmap(&[entry(target, ALL)]).ok, 1);
-    // Root-only text.
-    assert!(nice.read_text(Task { pid: ME }, "/sys/kernel/debug/kfd/rls").is_ok());
-    assert_eq!(nice.read_text(Task { pid: 10 }, "/sys/kernel/debug/kfd/rls"), Err(Errno::EACCES));
-    assert_eq!(nice.list(Task { pid: 10 }, "/sys/kernel/debug/kfd"), Err(Errno::EACCES));
+}
+
+#[test]
+fn root_only_text_needs_more_than_the_right_to_hold() {
+    let rls = "/sys/kernel/debug/kfd/rls";
+    for (uid, root, answer) in [(1000, false, Err(Errno::EACCES)), (1000, true, Ok(())), (0, false, Ok(()))] {
+        let mut config = config(vec![guest(10, vec![queues(1, busy())])]);
+        config.caller = gpreempt_sim::config::Caller { uid, root, privileged: true, ..config.caller };
+        let machine = Machine::boot(config).unwrap();
+        let me = Task { pid: ME };
+        assert_eq!(machine.read_text(me, rls).map(drop), answer, "{uid} {root}");
+        assert_eq!(machine.list(me, "/sys/kernel/debug/kfd").map(drop), answer, "{uid} {root}");
+        // One of another user may be traced by root alone.
+        machine.spawn(&gpreempt_sim::config::ProcessSpec { uid: Some(2000), ..guest(11, vec![]) }).unwrap();
+        assert_eq!(machine.ptrace_seize(me, 11), answer.map_err(|_| Errno::EPERM), "{uid} {root}");
+    }
 }

@@ -130,10 +130,10 @@ fn evictions_nest() {
 }
 
 #[test]
-fn smi_events_tell_a_process_of_its_own_evictions_and_a_privileged_one_of_all() {
-    for (privileged, all, heard) in [(false, true, false), (true, false, false), (true, true, true)] {
+fn smi_events_tell_a_process_of_its_own_evictions_and_root_of_all() {
+    for (root, all, heard) in [(false, true, false), (true, false, false), (true, true, true)] {
         let mut config = config(vec![guest(10, vec![queues(1, busy())])]);
-        config.caller.privileged = privileged;
+        (config.caller.privileged, config.caller.root) = (true, root);
         let machine = Machine::boot(config).unwrap();
         let user = User::new(&machine, ME);
         let gpuid = gpu_ids(&machine)[0];

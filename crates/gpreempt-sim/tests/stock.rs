@@ -128,17 +128,7 @@ fn queues_are_made_changed_and_destroyed_by_ioctl() {
     assert_eq!(user.call(AMDKFD_IOC_RUNTIME_ENABLE, &mut enable), Ok(0));
     assert_eq!(user.call(AMDKFD_IOC_RUNTIME_ENABLE, &mut enable), Err(Errno::EBUSY));
     let gpu_id = gpu_ids(&machine)[0];
-    let mut create = kfd_ioctl_create_queue_args {
-        ring_base_address: 0x7000_0000,
-        write_pointer_address: 0x7100_0000,
-        read_pointer_address: 0x7100_0008,
-        ring_size: 512,
-        gpu_id,
-        queue_type: KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
-        queue_percentage: 100,
-        queue_priority: 15,
-        ..Default::default()
-    };
+    let mut create = kfd_ioctl_create_queue_args { ring_size: 512, queue_priority: 15, ..compute_queue(gpu_id) };
     assert_eq!(user.call(AMDKFD_IOC_CREATE_QUEUE, &mut create), Ok(0));
     // The smallest ring there is; a doorbell of this GPU.
     assert_eq!((create.queue_id, create.ring_size), (0, 1024));
@@ -160,4 +150,24 @@ fn queues_are_made_changed_and_destroyed_by_ioctl() {
     let mut destroy = kfd_ioctl_destroy_queue_args { queue_id: 0, pad: 0 };
     assert_eq!(user.call(AMDKFD_IOC_DESTROY_QUEUE, &mut destroy), Ok(0));
     assert_eq!(user.call(AMDKFD_IOC_DESTROY_QUEUE, &mut destroy), Err(Errno::EINVAL));
+}
+
+#[test]
+fn an_sdma_queue_by_engine_takes_that_engine_alone() {
+    let machine = Machine::boot(config(vec![])).unwrap();
+    let user = User::new(&machine, ME);
+    let gpu_id = gpu_ids(&machine)[0];
+    let create = |queue_type, sdma_engine_id| {
+        let mut args = kfd_ioctl_create_queue_args { queue_type, sdma_engine_id, ..compute_queue(gpu_id) };
+        user.call(AMDKFD_IOC_CREATE_QUEUE, &mut args).map(|_| args.queue_id)
+    };
+    let by_engine = KFD_IOC_QUEUE_TYPE_SDMA_BY_ENG_ID;
+    // Engine 1 is one of the two that serve PCIe, 5 one of the six that serve XGMI; each has eight queues.
+    for engine in [1, 5] {
+        let made = (0..8).filter(|_| create(by_engine, engine).is_ok()).count();
+        assert_eq!((made, create(by_engine, engine)), (8, Err(Errno::ENOMEM)));
+    }
+    // Who asks for no engine gets what is left of its kind: engine 0, and five XGMI engines.
+    let rest = |kind| (0..100).take_while(|_| create(kind, 0) != Err(Errno::ENOMEM)).count();
+    assert_eq!((rest(KFD_IOC_QUEUE_TYPE_SDMA), rest(KFD_IOC_QUEUE_TYPE_SDMA_XGMI)), (8, 40));
 }

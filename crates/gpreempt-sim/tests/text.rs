@@ -2,7 +2,9 @@
 
 mod kit;
 
-use gpreempt_sim::config::{QueueSpec, QueueType, Scenario, Workload};
+use std::collections::BTreeSet;
+
+use gpreempt_sim::config::{Hardware, Partition, QueueSpec, QueueType, Scenario, Workload};
 use gpreempt_sim::pm4::{Packet, decode};
 use gpreempt_sim::{Machine, Task};
 use gpreempt_sys::*;
@@ -13,7 +15,7 @@ use nix::errno::Errno;
 fn every_file_that_a_folder_lists_can_be_read() {
     let mut config = with_gpus(config(vec![]), 2);
     config.scenario = Scenario::builtin_default(2);
-    config.caller.privileged = true;
+    config.caller.root = true;
     let machine = Machine::boot(config).unwrap();
     let me = Task { pid: ME };
     let mut folders = vec!["/sys/class/kfd/kfd".to_owned(), "/proc".to_owned(), "/sys/kernel/debug/kfd".to_owned()];
@@ -53,7 +55,7 @@ fn dumps(text: &str, starts: impl Fn(&str) -> bool) -> Vec<Vec<u32>> {
 fn debugfs_shows_what_the_driver_listed_and_what_the_firmware_mapped() {
     let copy = QueueSpec { kind: QueueType::Sdma, ..queues(1, busy()) };
     let mut config = config(vec![guest(10, vec![queues(2, busy())]), guest(11, vec![queues(1, busy()), copy])]);
-    config.caller.privileged = true;
+    config.caller.root = true;
     let machine = Machine::boot(config).unwrap();
     let me = Task { pid: ME };
     let read = |name: &str| machine.read_text(me, &format!("/sys/kernel/debug/kfd/{name}")).unwrap();
@@ -90,6 +92,50 @@ fn debugfs_shows_what_the_driver_listed_and_what_the_firmware_mapped() {
     }
     let status = lease.queues(target, ALL).unwrap();
     assert_eq!(u64::from(mqds[1][read_pointer]), status[0].read_ptr * 16, "AQL packets are 16 dwords");
+}
+
+#[test]
+fn an_oversubscribed_runlist_ends_with_a_chain_to_its_own_start() {
+    let runlist = |processes: u32, queues_each: u32| {
+        let guests = (0..processes).map(|n| guest(10 + n, vec![queues(queues_each, Workload::Manual)])).collect();
+        let mut config = config(guests);
+        config.caller.root = true;
+        let machine = Machine::boot(config).unwrap();
+        let text = machine.read_text(Task { pid: ME }, "/sys/kernel/debug/kfd/rls").unwrap();
+        dumps(&text, |line| line.starts_with("Node")).remove(0)
+    };
+    // 25 queues of one process, and 14 processes of which the hardware takes 13.
+    for (processes, each, together) in [(1, 25, 1), (14, 1, 13)] {
+        let ib = runlist(processes, each);
+        let packets: Vec<Packet> = decode(&ib).map(|packet| packet.unwrap()).collect();
+        let last = *packets.last().unwrap();
+        let Packet::RunList(chain) = last else { panic!("{last:?}") };
+        assert_eq!((chain.chain, chain.processes, chain.ib_dwords as usize), (true, together, ib.len()));
+    }
+    let ib = runlist(13, 1);
+    assert!(!decode(&ib).any(|packet| matches!(packet.unwrap(), Packet::RunList(_))));
+}
+
+#[test]
+fn processes_have_the_vmids_that_amdgpu_leaves_to_compute() {
+    let vmids = |partition, processes: u32| {
+        let guests = (0..processes).map(|n| guest(10 + n, vec![queues(1, Workload::Manual)])).collect();
+        let mut config = config(guests);
+        config.caller.root = true;
+        let Hardware::Model { partition: mode, .. } = &mut config.hardware else { unreachable!() };
+        *mode = partition;
+        let machine = Machine::boot(config).unwrap();
+        let text = machine.read_text(Task { pid: ME }, "/sys/kernel/debug/kfd/hqds").unwrap();
+        let per_node = text.split("Node ").skip(1).map(|node| -> BTreeSet<u32> {
+            let slots = dumps(node, |line| line.contains("CP Pipe"));
+            // CP_HQD_ACTIVE and CP_HQD_VMID.
+            slots.iter().filter(|regs| regs[2] & 1 == 1).map(|regs| regs[3]).collect()
+        });
+        per_node.collect::<Vec<_>>()
+    };
+    assert_eq!(vmids(Partition::Spx, 13), [BTreeSet::from_iter(3..=15)]);
+    let (even, odd) = (BTreeSet::from_iter(4..=9), BTreeSet::from_iter(10..=15));
+    assert_eq!(vmids(Partition::Cpx, 6), [even.clone(), odd.clone(), even, odd]);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Bench {
             clock: ClockKind::Virtual,
             seed: 1,
             patched: true,
-            caller: Caller { pid: 100, uid: 0, privileged: true, name: "test".to_owned() },
+            caller: Caller { pid: 100, uid: 0, privileged: true, root: true, name: "test".to_owned() },
         });
         let host = Arc::new(host.unwrap());
         let driver: Arc<dyn Driver> = Arc::new(PatchedDriver::open(Arc::clone(&host) as Arc<dyn Host>).unwrap());

@@ -129,7 +129,7 @@ impl Plan {
             clock: ClockKind::Virtual,
             seed: self.seed,
             patched,
-            caller: Caller { pid: CALLER, uid: 1000, privileged: true, name: "gpreempt".into() },
+            caller: Caller { pid: CALLER, uid: 1000, privileged: true, root: false, name: "gpreempt".into() },
         })?);
         let online: BTreeSet<Pid> =
             self.scenario.processes.iter().filter(|process| online(process)).map(|process| process.pid).collect();

@@ -21,6 +21,8 @@ const BUILTIN: &[(&str, &str)] = &[
 const PIPES: u32 = 4;
 /// Queues of one pipe.
 const QUEUES_PER_PIPE: u32 = 8;
+/// VMIDs of a GPU; compute has the upper ones.
+const VMIDS: u32 = 16;
 /// VMIDs 4-9 and 10-15 serve two CPX nodes each.
 const CPX_PROCESS_SLOTS: u32 = 6;
 
@@ -210,6 +212,13 @@ impl GpuModel {
     /// every node is a single XCC.
     pub fn process_slots_with(&self, nodes: u32) -> u32 {
         if nodes > 1 && self.xccs <= nodes { CPX_PROCESS_SLOTS.min(self.process_slots) } else { self.process_slots }
+    }
+
+    /// The first VMID of compute processes on the node at `position` of a GPU with `nodes` nodes. The ones below are the
+    /// graphics driver's; in CPX mode two neighbours share what is left, and the odd one is not used.
+    pub(crate) fn first_vmid(&self, nodes: u32, position: u32) -> u32 {
+        let slots = self.process_slots_with(nodes);
+        if slots < self.process_slots { VMIDS - (2 - position % 2) * slots } else { VMIDS - slots }
     }
 
     /// Queue slots of one node: what `num_cp_queues` says.

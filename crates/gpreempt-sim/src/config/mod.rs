@@ -12,6 +12,7 @@ use std::path::PathBuf;
 pub use cost::{CostModel, Figure};
 pub use fault::{Fault, FaultKind, FaultPoint};
 pub use gpu::{GpuModel, Partition, slot_places};
+pub(crate) use scenario::CALLER_IN_A_NAMESPACE;
 pub use scenario::{ProcessSpec, QueueSpec, QueueType, Scenario, Workload};
 
 /// Where the nodes of the machine come from.
@@ -52,8 +53,11 @@ pub struct Caller {
     pub pid: u32,
     /// Its real and effective user id.
     pub uid: u32,
-    /// Whether it has CAP_SYS_NICE and reads root-only files.
+    /// Whether it has CAP_SYS_NICE; user 0 has it anyway.
     pub privileged: bool,
+    /// Whether it has root's other rights: reading root-only files, tracing any process, and hearing of everybody's
+    /// SMI events. User 0 has them anyway.
+    pub root: bool,
     /// `/proc/<pid>/comm`.
     pub name: String,
 }

@@ -147,6 +147,9 @@ const GEMM_NS: u64 = 1_410_000;
 /// Training jobs of the default scenario: pid, pid inside its container, priority.
 const TRAINING: [(u32, Option<u32>, u32); 3] = [(41207, None, 2), (41208, None, 2), (52119, Some(23), 5)];
 
+/// Why the caller has no `namespace_pid`: the pids that ioctls take and report are those of the init namespace.
+pub(crate) const CALLER_IN_A_NAMESPACE: &str = "the caller lives in the init pid namespace: it has no namespace_pid";
+
 impl Scenario {
     /// The names of the scenarios that are built in, `default` and `empty` included.
     pub fn builtin() -> Vec<&'static str> {

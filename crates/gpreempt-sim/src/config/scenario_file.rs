@@ -6,7 +6,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::source::Source;
-use super::{ConfigError, Fault, FaultKind, FaultPoint, ProcessSpec, QueueSpec, QueueType, Scenario, Workload};
+use super::{
+    CALLER_IN_A_NAMESPACE, ConfigError, Fault, FaultKind, FaultPoint, ProcessSpec, QueueSpec, QueueType, Scenario,
+    Workload,
+};
 
 /// KFD gives a process at most 1024 queue ids.
 const MAX_QUEUES: u32 = 1024;
@@ -166,6 +169,9 @@ pub(super) fn parse(file: Source<'_>) -> Result<Scenario, ConfigError> {
         callers += u32::from(process.caller);
         if callers > 1 {
             return Err(file.blame(span, "only one process can be the caller"));
+        }
+        if process.caller && process.namespace_pid.is_some() {
+            return Err(file.blame(span, CALLER_IN_A_NAMESPACE));
         }
         if process.pid != 0 && !pids.insert(process.pid) {
             return Err(file.blame(span, format!("pid {} is taken by an earlier process", process.pid)));

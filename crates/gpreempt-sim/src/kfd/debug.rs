@@ -380,7 +380,7 @@ impl World {
     pub(crate) fn ptrace_seize(&mut self, task: Task, pid: u32) -> Result<(), Errno> {
         let tracer = self.process(task.pid)?;
         let target = self.process(pid)?;
-        let allowed = tracer.privileged || tracer.uid == target.uid;
+        let allowed = tracer.root || tracer.uid == target.uid;
         if pid == task.pid || !allowed || target.tracer.is_some() {
             return Err(Errno::EPERM);
         }

@@ -18,8 +18,8 @@ use crate::world::World;
 pub(super) fn open(call: &mut Call<'_>, args: &mut kfd_ioctl_smi_events_args) -> Result<i32, Errno> {
     let node = call.node_by_gpu(args.gpuid).ok_or(Errno::EINVAL)?;
     let task = call.task;
-    let privileged = call.process(task.pid)?.privileged;
-    let client = SmiClient { node, pid: task.pid, privileged, mask: 0, fifo: VecDeque::new() };
+    let root = call.process(task.pid)?.root;
+    let client = SmiClient { node, pid: task.pid, root, mask: 0, fifo: VecDeque::new() };
     let file = call.files.insert(task, File::Smi(client));
     args.anon_fd = file.cast_unsigned();
     Ok(0)
@@ -30,7 +30,7 @@ impl World {
     fn smi_event(&mut self, node: NodeIndex, pid: u32, event: u32, rest: &str) {
         let all = KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_ALL_PROCESS);
         for client in self.files.smi_clients().filter(|c| c.node == node) {
-            let concerns = pid == 0 || client.pid == pid || (client.privileged && client.mask & all != 0);
+            let concerns = pid == 0 || client.pid == pid || (client.root && client.mask & all != 0);
             if concerns && client.mask & KFD_SMI_EVENT_MASK_FROM_INDEX(event) != 0 {
                 client.take(&format!("{event:x} {rest}"));
             }

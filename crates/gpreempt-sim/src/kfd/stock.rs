@@ -6,7 +6,8 @@ use gpreempt_sys::{
     AMDKFD_IOC_FREE_MEMORY_OF_GPU, AMDKFD_IOC_GET_PROCESS_APERTURES_NEW, AMDKFD_IOC_GET_VERSION,
     AMDKFD_IOC_MAP_MEMORY_TO_GPU, AMDKFD_IOC_RUNTIME_ENABLE, AMDKFD_IOC_SET_CU_MASK, AMDKFD_IOC_SMI_EVENTS,
     AMDKFD_IOC_UNMAP_MEMORY_FROM_GPU, AMDKFD_IOC_UPDATE_QUEUE, DEBUG_RUNTIME_STATE_DISABLED,
-    DEBUG_RUNTIME_STATE_ENABLED, KFD_GPREEMPT_EVENT_QUEUE_CREATED, KFD_IOC_QUEUE_TYPE_SDMA_BY_ENG_ID,
+    DEBUG_RUNTIME_STATE_ENABLED, KFD_GPREEMPT_EVENT_QUEUE_CREATED, KFD_IOC_QUEUE_TYPE_COMPUTE,
+    KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, KFD_IOC_QUEUE_TYPE_SDMA, KFD_IOC_QUEUE_TYPE_SDMA_BY_ENG_ID,
     KFD_IOC_QUEUE_TYPE_SDMA_XGMI, KFD_IOCTL_MAJOR_VERSION, KFD_IOCTL_MINOR_VERSION, KFD_MAX_QUEUE_PERCENTAGE,
     KFD_MAX_QUEUE_PRIORITY, KFD_MIN_QUEUE_RING_SIZE, KFD_RUNTIME_ENABLE_MODE_ENABLE_MASK,
     KFD_RUNTIME_ENABLE_MODE_TTMP_SAVE_MASK, kfd_ioctl_alloc_queue_gws_args, kfd_ioctl_create_queue_args,
@@ -30,6 +31,8 @@ const USER_END: u64 = 0x7fff_ffff_f000;
 const MMAP_DOORBELL: u64 = 3 << 62;
 const MMAP_GPU_ID_SHIFT: u32 = 46;
 const MMAP_GPU_ID_MASK: u32 = 0xffff;
+/// Smallest EOP buffer of a compute queue that has one (GFX 8 and later).
+const EOP_BYTES: u64 = 4096;
 /// Most bits of a CU mask that the driver looks at.
 const CU_MASK_BITS: u32 = 1024;
 
@@ -113,16 +116,26 @@ fn create_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_create_queue_args) -> 
     let node = call.node_by_gpu(args.gpu_id).ok_or(Errno::EINVAL)?;
     let it = call.node(node);
     let mut kind = args.queue_type;
-    if kind == KFD_IOC_QUEUE_TYPE_SDMA_BY_ENG_ID {
+    let by_engine = kind == KFD_IOC_QUEUE_TYPE_SDMA_BY_ENG_ID;
+    if by_engine {
         if args.sdma_engine_id >= it.sdma_engines + it.sdma_xgmi_engines {
             return Err(Errno::EINVAL);
         }
         let xgmi = args.sdma_engine_id >= it.sdma_engines;
-        kind = if xgmi { KFD_IOC_QUEUE_TYPE_SDMA_XGMI } else { gpreempt_sys::KFD_IOC_QUEUE_TYPE_SDMA };
+        kind = if xgmi { KFD_IOC_QUEUE_TYPE_SDMA_XGMI } else { KFD_IOC_QUEUE_TYPE_SDMA };
     }
     // Buffers that the process has not mapped on the GPU; the machine takes any other address as mapped.
     if args.ring_base_address == 0 || args.read_pointer_address == 0 || args.write_pointer_address == 0 {
         return Err(Errno::EINVAL);
+    }
+    if matches!(kind, KFD_IOC_QUEUE_TYPE_COMPUTE | KFD_IOC_QUEUE_TYPE_COMPUTE_AQL) {
+        let it = call.node(node);
+        let eop = args.eop_buffer_address != 0 && args.eop_buffer_size < EOP_BYTES;
+        let stack = args.ctl_stack_size != it.ctl_stack_bytes;
+        let area = args.ctx_save_restore_address == 0 || args.ctx_save_restore_size < it.save_area_bytes;
+        if eop || stack || area {
+            return Err(Errno::EINVAL);
+        }
     }
     let properties = Properties {
         kind,
@@ -136,6 +149,7 @@ fn create_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_create_queue_args) -> 
         save_area: args.ctx_save_restore_address,
         save_area_bytes: args.ctx_save_restore_size,
         ctl_stack_bytes: args.ctl_stack_size,
+        sdma_engine: by_engine.then_some(args.sdma_engine_id),
     };
     let pid = call.task.pid;
     let key = call.create_queue(pid, node, properties, false)?;

@@ -51,7 +51,7 @@ pub fn config(processes: Vec<ProcessSpec>) -> Config {
         clock: ClockKind::Virtual,
         seed: 7,
         patched: true,
-        caller: Caller { pid: ME, uid: 1000, privileged: false, name: "tester".into() },
+        caller: Caller { pid: ME, uid: 1000, privileged: false, root: false, name: "tester".into() },
     }
 }
 
@@ -240,6 +240,24 @@ impl<'m> User<'m> {
         let args =
             kfd_ioctl_dbg_trap_resume_queues_args { queue_array_ptr: BASE, num_queues: ids.len() as u32, pad: 0 };
         self.debug(pid, args, ids)
+    }
+}
+
+/// CREATE_QUEUE of a compute queue on a node of an MI308X, with all buffers that it needs.
+pub fn compute_queue(gpu_id: u32) -> kfd_ioctl_create_queue_args {
+    kfd_ioctl_create_queue_args {
+        ring_base_address: 0x7000_0000,
+        write_pointer_address: 0x7100_0000,
+        read_pointer_address: 0x7100_0008,
+        ctx_save_restore_address: 0x7200_0000,
+        ctx_save_restore_size: 12_214_272,
+        ctl_stack_size: 8192,
+        ring_size: 1024,
+        gpu_id,
+        queue_type: KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
+        queue_percentage: 100,
+        queue_priority: 7,
+        ..Default::default()
     }
 }
 

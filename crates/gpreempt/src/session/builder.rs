@@ -170,7 +170,13 @@ impl SessionBuilder {
             seed: self.sim_seed,
             patched: true,
             // On a machine of its own everybody is root: nothing here can disturb anybody else.
-            caller: Caller { pid: me.pid, uid: me.euid, privileged: true, name: name.trim_end().to_owned() },
+            caller: Caller {
+                pid: me.pid,
+                uid: me.euid,
+                privileged: true,
+                root: true,
+                name: name.trim_end().to_owned(),
+            },
         })
     }
 

@@ -29,7 +29,7 @@ pub fn machine(gpus: u32) -> Builder {
             clock: ClockKind::Virtual,
             seed: 1,
             patched: true,
-            caller: Caller { pid: ME, uid: UID, privileged: false, name: "scheduler".into() },
+            caller: Caller { pid: ME, uid: UID, privileged: false, root: false, name: "scheduler".into() },
         },
     }
 }
