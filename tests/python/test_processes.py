@@ -20,9 +20,9 @@ from machines import TRAINER, Machine, make_offline
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 WAITS = {
-    "sleep": "session.sleep(600)",
-    "clock": "gpreempt.clock.sleep(600)",
-    "online": "scheduler.handle_online_request(lambda: session.sleep(600))",
+    "sleep": "waiting(); session.sleep(600)",
+    "clock": "waiting(); gpreempt.clock.sleep(600)",
+    "online": "scheduler.handle_online_request(lambda: (waiting(), session.sleep(600)))",
     "watch": "asyncio.run(watch())",
 }
 WAIT_SCRIPT = """
@@ -33,11 +33,13 @@ session = gpreempt.default_session()
 scheduler = gpreempt.SmartQueueScheduler(session)
 monitor = gpreempt.HQDResourceMonitor(session, interval=600)
 monitor.start()
+def waiting():
+    print("waiting", flush=True)
 async def watch():
+    waiting()
     async for status in monitor.watch():
         pass
 try:
-    print("waiting", flush=True)
     {wait}
 except KeyboardInterrupt:
     print("interrupted", flush=True)
