@@ -32,11 +32,10 @@ def default_session() -> Session:
 
 
 def _after_fork_in_child() -> None:
-    global _lock, _session
+    global _lock
     _abandon_after_fork()
-    # A thread of the parent may have held the lock.
+    # A thread of the parent may have held the lock. The session itself counts as closed from now on.
     _lock = threading.Lock()
-    _session = None
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

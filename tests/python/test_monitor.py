@@ -153,11 +153,13 @@ def test_a_forgotten_monitor_ends_without_a_deadlock(machine: Machine) -> None:
 
 
 EXIT_SCRIPT = """
-import gpreempt, threading
+import gpreempt, threading, time
 session = gpreempt.Session("sim", clock="real", scenario="oversubscribed")
 said = threading.Event()
 def on_low(gpu_id, status):
     said.set()
+    time.sleep(0.5)
+    print("the callback was waited for", flush=True)
 monitor = gpreempt.HQDResourceMonitor(session, 0.001, on_low=on_low)
 monitor.start()
 scheduler = gpreempt.SmartQueueScheduler(session)
@@ -166,13 +168,13 @@ for queue in session.queues()[:5]:
 window = scheduler.online()
 window.__enter__()
 said.wait()
-print("leaving")
+print("leaving", flush=True)
 """
 
 
 def test_the_interpreter_exits_with_everything_running() -> None:
     run = subprocess.run([sys.executable, "-c", EXIT_SCRIPT], capture_output=True, text=True, timeout=50)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "leaving\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "leaving\nthe callback was waited for\n", "")
 
 
 def test_the_default_session_serves_where_none_is_given() -> None:

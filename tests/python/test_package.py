@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import doctest
 import importlib.metadata
 import logging
 import shutil
@@ -92,3 +93,8 @@ def test_every_public_name_has_a_docstring() -> None:
             for attribute, member in vars(thing).items():
                 if not attribute.startswith("_") and (callable(member) or isinstance(member, property)):
                     assert member.__doc__, f"{name}.{attribute}"
+
+
+def test_the_example_of_the_package_runs() -> None:
+    outcome = doctest.testmod(gpreempt)
+    assert outcome.attempted > 0 and outcome.failed == 0
