@@ -166,7 +166,7 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, vmids: (u32, u32)) -> Node {
         firmware_free: 0,
         cursor: 0,
         firmware_generation: 0,
-        pools: [Pool::new(1), Pool::new(u64::from(sdma_engines + sdma_xgmi_engines))],
+        pools: (0..=sdma_engines + sdma_xgmi_engines).map(|_| Pool::default()).collect(),
         slot_users: vec![None; slots as usize],
         slot_ns: 0,
         slots_counted: 0,

@@ -13,7 +13,7 @@ pub(crate) struct NodeIndex(pub(crate) usize);
 
 /// Index of the pool that runs compute queues.
 pub(crate) const SHADERS: usize = 0;
-/// Index of the pool that runs SDMA queues.
+/// Index of the pool of SDMA engine 0; the other engines follow.
 pub(crate) const COPY: usize = 1;
 
 /// What is reserved on a node.
@@ -84,7 +84,8 @@ pub(crate) struct Node {
     /// Where the next slice starts in the runlist.
     pub(crate) cursor: usize,
     pub(crate) firmware_generation: u64,
-    pub(crate) pools: [Pool; 2],
+    /// The shader array, then every SDMA engine.
+    pub(crate) pools: Vec<Pool>,
     /// Slots in use, by slot.
     pub(crate) slot_users: Vec<Option<QueueKey>>,
     /// Slots in use, summed over time until `slots_counted`, ns.

@@ -109,9 +109,9 @@ impl Queue {
         matches!(self.properties.kind, KFD_IOC_QUEUE_TYPE_COMPUTE | KFD_IOC_QUEUE_TYPE_COMPUTE_AQL)
     }
 
-    /// The engines it runs on.
+    /// The engine it runs on.
     pub(crate) fn pool(&self) -> usize {
-        if self.is_compute() { SHADERS } else { COPY }
+        if self.is_compute() { SHADERS } else { COPY + self.engine.0 as usize }
     }
 
     /// Read and write pointer are equal and no wave is running or saved.

@@ -39,9 +39,7 @@ impl World {
     /// Every node's hardware queue slots.
     pub(crate) fn hqds(&mut self) -> Vec<NodeHqds> {
         for node in self.node_indices() {
-            for pool in 0..self.node(node).pools.len() {
-                self.serve(node, pool);
-            }
+            self.serve_node(node);
         }
         self.node_indices().map(|node| self.node_hqds(node)).collect()
     }

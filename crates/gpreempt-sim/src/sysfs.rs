@@ -6,7 +6,6 @@ use nix::errno::Errno;
 
 use crate::config::{ClockKind, Hardware};
 use crate::machine::Task;
-use crate::node::{COPY, SHADERS};
 use crate::process::Process;
 use crate::text::{debugfs, proc, sysfs};
 use crate::world::World;
@@ -108,8 +107,7 @@ impl World {
     /// `vram_<gpu>`, `sdma_<gpu>` and `stats_<gpu>/`.
     fn kfd_counter(&mut self, pid: u32, kind: &str, gpu_id: u32, rest: &[&str]) -> Option<Entry> {
         let node = self.node_by_gpu(gpu_id)?;
-        self.serve(node, SHADERS);
-        self.serve(node, COPY);
+        self.serve_node(node);
         let kfd = self.process(pid).ok()?.kfd.as_ref()?;
         let device = kfd.device(node);
         let text = match (kind, rest) {

@@ -108,8 +108,20 @@ fn sdma_queues_have_slots_and_engines_of_their_own() {
     assert_eq!((status.sdma_slots, status.sdma_active, status.active_hqd), (64, 16, 1));
     pass(&machine, 100 * MS);
     assert_eq!(machine.executed(10, 0), Ok(100));
-    // 16 queues on 8 engines.
-    assert_eq!(machine.executed(10, 1), Ok(50));
+    // 16 queues on the two engines that serve PCIe: the six that serve XGMI do not help.
+    assert_eq!((1..=16).map(|queue| machine.executed(10, queue)).collect::<Vec<_>>(), [Ok(12); 16]);
+    let more = QueueSpec { kind: QueueType::Sdma, ..queues(1, Workload::Manual) };
+    assert_eq!(machine.create_queues(10, &more), Err(nix::errno::Errno::ENOMEM));
+}
+
+#[test]
+fn an_sdma_queue_waits_for_those_on_its_own_engine_alone() {
+    let mut copies = queues(3, busy());
+    copies.kind = QueueType::Sdma;
+    let machine = Machine::boot(config(vec![guest(10, vec![copies])])).unwrap();
+    pass(&machine, 100 * MS);
+    // Engines 0, 1 and 0 again.
+    assert_eq!([0, 1, 2].map(|queue| machine.executed(10, queue)), [Ok(50), Ok(100), Ok(50)]);
 }
 
 #[test]

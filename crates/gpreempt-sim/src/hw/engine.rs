@@ -21,6 +21,13 @@ impl World {
         }
     }
 
+    /// Brings all running queues of a node to now.
+    pub(crate) fn serve_node(&mut self, node: NodeIndex) {
+        for pool in 0..self.node(node).pools.len() {
+            self.serve(node, pool);
+        }
+    }
+
     /// Brings a queue's ring to now.
     pub(crate) fn settle(&mut self, key: QueueKey) {
         let (node, pool) = (self.queue(key).node, self.queue(key).pool());

@@ -187,9 +187,7 @@ impl World {
     /// Takes queues (None: all) off the hardware. Returns the waves that had to be saved: those that a grace period
     /// did not let finish, where the time a wave still has is spread evenly over its packet.
     pub(crate) fn stop_mapped(&mut self, node: NodeIndex, which: Option<&[QueueKey]>, grace_ns: u64) -> u64 {
-        for pool in 0..self.node(node).pools.len() {
-            self.serve(node, pool);
-        }
+        self.serve_node(node);
         let leaving: Vec<QueueKey> = which.map_or_else(|| self.node(node).mapped.clone(), <[QueueKey]>::to_vec);
         let mut saved = 0;
         for key in &leaving {

@@ -1,6 +1,6 @@
-//! Engines that running queues share: the shader array of a node, or its copy engines.
+//! An engine that running queues share: the shader array of a node, or one of its SDMA engines.
 //!
-//! Every running queue progresses at the same rate: 1 while the engines have room for all of them, else what is left
+//! Every running queue progresses at the same rate: 1 while the engine has room for all of them, else what is left
 //! per wave. So one service clock serves the whole pool, and a change of the running set costs the number of running
 //! queues, not the number of packets.
 
@@ -8,14 +8,12 @@ use crate::hw::feed::{Feed, TICKS, WHOLE};
 use crate::machine::Ticket;
 use crate::world::{Queue, QueueKey};
 
-/// A set of engines and the queues that run on them.
-#[derive(Debug)]
+/// An engine and the queues that run on it.
+#[derive(Debug, Default)]
 pub(crate) struct Pool {
     running: Vec<QueueKey>,
     /// Sum of the running queues' shares.
     load: u64,
-    /// What the engines take at full rate.
-    capacity: u64,
     /// When the running queues were last served.
     at: u64,
     /// Outdates planned events.
@@ -23,11 +21,6 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Engines that run `engines` whole shares at full rate.
-    pub(crate) fn new(engines: u64) -> Pool {
-        Pool { running: Vec::new(), load: 0, capacity: engines.max(1) * WHOLE, at: 0, generation: 0 }
-    }
-
     pub(crate) fn running(&self) -> &[QueueKey] {
         &self.running
     }
@@ -40,8 +33,7 @@ impl Pool {
         if elapsed == 0 || self.running.is_empty() {
             return false;
         }
-        let ticks = u128::from(elapsed) * u128::from(TICKS) * u128::from(self.capacity)
-            / u128::from(self.load.max(self.capacity));
+        let ticks = u128::from(elapsed) * u128::from(TICKS) * u128::from(WHOLE) / u128::from(self.load.max(WHOLE));
         let ticks = u64::try_from(ticks).expect("a node does not run for centuries");
         let mut changed = false;
         for key in &self.running {
@@ -87,14 +79,14 @@ impl Pool {
     /// When the first running queue finishes the work at its head, if all stays as it is.
     pub(crate) fn next_change(&self, queues: &[Queue]) -> Option<u64> {
         let ticks = self.running.iter().filter_map(|key| queues[key.0].feed.remaining()).min()?;
-        let scaled = u128::from(ticks) * u128::from(self.load.max(self.capacity));
-        let ns = scaled.div_ceil(u128::from(TICKS) * u128::from(self.capacity));
+        let scaled = u128::from(ticks) * u128::from(self.load.max(WHOLE));
+        let ns = scaled.div_ceil(u128::from(TICKS) * u128::from(WHOLE));
         Some(self.at.saturating_add(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
     /// Of `places` wave slots, those that a running queue with `share` fills now.
     pub(crate) fn waves(&self, share: u64, places: u64) -> u64 {
-        let waves = u128::from(places) * u128::from(share) / u128::from(self.load.max(self.capacity));
+        let waves = u128::from(places) * u128::from(share) / u128::from(self.load.max(WHOLE));
         u64::try_from(waves).expect("fewer waves than places").max(1)
     }
 }
