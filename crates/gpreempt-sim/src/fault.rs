@@ -5,6 +5,7 @@ use nix::errno::Errno;
 
 use crate::config::{FaultKind, FaultPoint};
 use crate::node::NodeIndex;
+use crate::queue::QueueKey;
 use crate::timeline::Event;
 use crate::world::World;
 
@@ -76,8 +77,7 @@ impl World {
             }
             FaultKind::QueueReset { pid, queue } => {
                 if let Ok(key) = self.find_queue(pid, queue) {
-                    self.stop_queue(key);
-                    self.queues[key.0].reset = true;
+                    self.queues[key.0].stubborn = true;
                 }
             }
             FaultKind::QueueDestroyed { pid, queue } => {
@@ -91,6 +91,21 @@ impl World {
                 let _ = self.exit(pid);
             }
         }
+    }
+
+    /// The driver resets queues that did not yield, at the end of the unmap that found them. Returns what that takes: the
+    /// latency after which HWS gives up on a queue (`KFD_UNMAP_LATENCY_MS`), and each reset.
+    pub(crate) fn reset_queues(&mut self, stubborn: &[QueueKey]) -> u64 {
+        if stubborn.is_empty() {
+            return 0;
+        }
+        for key in stubborn {
+            let queue = &mut self.queues[key.0];
+            queue.stubborn = false;
+            queue.reset = true;
+        }
+        let timeout = u64::from(self.preempt_timeout_ms()) * 1_000_000;
+        (timeout - timeout / 10) / 2 + stubborn.len() as u64 * self.config.cost.queue_reset.ns
     }
 
     /// A node is reset: everything on it stops, every process on it stays evicted for ever, and calls that meet the

@@ -272,6 +272,7 @@ impl World {
             destroy_on_resume: false,
             suspended: false,
             reset: false,
+            stubborn: false,
             evicted,
             hold: None,
             marks: Marks::default(),

@@ -72,6 +72,8 @@ pub(crate) struct Queue {
     pub(crate) destroy_on_resume: bool,
     pub(crate) suspended: bool,
     pub(crate) reset: bool,
+    /// It will not yield to the next unmap.
+    pub(crate) stubborn: bool,
     /// Evictions of its process on its node that are not restored yet.
     pub(crate) evicted: u32,
     pub(crate) hold: Option<Hold>,

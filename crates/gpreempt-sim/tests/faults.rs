@@ -98,6 +98,33 @@ fn a_queue_that_the_round_reset_answers_eacces_every_time_and_the_others_live() 
 }
 
 #[test]
+fn a_queue_that_will_not_yield_holds_up_the_next_unmap_of_its_node_and_is_reset_there() {
+    let fault = FaultKind::QueueReset { pid: 11, queue: 0 };
+    let machine = Machine::boot(with_fault(two_nodes(), FaultPoint::Time(MS), fault)).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let own = lease.attach(11).unwrap();
+    // Until somebody unmaps the node nobody notices.
+    pass(&machine, 10 * MS);
+    assert!(progress(&machine, 11, 0, 10 * MS) > 0);
+    assert_eq!(lease.state(own, 0) & KFD_GPREEMPT_STATE_RESET, 0);
+    let before = machine.counters();
+    let batch = lease.unmap(&[entry(target, 0)]);
+    assert_eq!(batch.results(), [0]);
+    assert_eq!((batch.entries[0].num_queues, batch.rounds), (1, 1));
+    // Three queues had a third of 2560 waves each; those of the one that is reset are not saved.
+    let waves = machine.counters().waves_saved - before.waves_saved;
+    assert_eq!(waves, 2 * (2560 / 3));
+    // HWS gives up after (2000 - 200) / 2 ms.
+    let unmap = 10 * US + 200 * US + waves.div_ceil(4) * US;
+    assert_eq!(batch.max_node_ns, 100 + unmap + 900 * MS + 3 * MS + 20 * US);
+    assert_ne!(lease.state(own, 0) & KFD_GPREEMPT_STATE_RESET, 0);
+    pass(&machine, 10 * MS);
+    assert_eq!(progress(&machine, 11, 0, 10 * MS), 0);
+    assert!(progress(&machine, 10, 2, 10 * MS) > 0);
+}
+
+#[test]
 fn a_queue_or_process_that_vanishes_in_the_middle_of_a_batch_fails_its_entry_alone() {
     for (kind, results) in [
         (FaultKind::QueueDestroyed { pid: 10, queue: 1 }, [0, minus(Errno::ENOENT), 0]),

@@ -130,6 +130,8 @@ cost_model! {
     debug_snapshot_queue,
     /// What UPDATE_QUEUE takes on top of its round (root BO reservation, MQD rewrite), per call.
     update_queue,
+    /// Reset of one queue that did not yield, on top of the latency after which HWS gives up on it.
+    queue_reset,
     /// Reset of one node after HWS stopped answering.
     node_reset,
 }

@@ -32,7 +32,7 @@ pub enum FaultKind {
         /// KFD node by index.
         node: u32,
     },
-    /// One queue does not yield and is reset by the driver.
+    /// One queue does not yield to the next unmap of its node that finds it mapped, and is reset by the driver.
     QueueReset {
         /// Owner.
         pid: u32,

@@ -194,7 +194,9 @@ impl World {
             let live = self.live_waves(*key);
             let queue = &mut self.queues[key.0];
             let packet = queue.feed.packet_ns().max(1);
-            queue.saved_waves = live - live * grace_ns.min(packet) / packet;
+            // The waves of a queue that the driver will reset are lost.
+            let saved_of = if which.is_none() && queue.stubborn { 0 } else { live };
+            queue.saved_waves = saved_of - saved_of * grace_ns.min(packet) / packet;
             queue.slot = None;
             queue.pointers = (queue.feed.executed(), queue.feed.submitted());
             saved += queue.saved_waves;

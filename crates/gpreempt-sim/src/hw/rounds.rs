@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use crate::config::FaultKind;
 use crate::node::{NodeIndex, SHADERS};
+use crate::queue::QueueKey;
 use crate::timeline::Event;
 use crate::world::World;
 
@@ -194,8 +195,10 @@ impl World {
 
     /// Every queue of the node stops, and the waves that are still there after the grace period are saved.
     fn save(&mut self, node: NodeIndex, grace_ns: u64) {
+        let mapped = self.node(node).mapped.iter().copied();
+        let stubborn: Vec<QueueKey> = mapped.filter(|key| self.queue(*key).stubborn).collect();
         let waves = self.stop_mapped(node, None, grace_ns);
-        let saving = self.save_ns(node, waves) + self.config.cost.hws_unmap.ns;
+        let saving = self.save_ns(node, waves) + self.config.cost.hws_unmap.ns + self.reset_queues(&stubborn);
         self.enter(node, Phase::Saving, saving);
     }
 

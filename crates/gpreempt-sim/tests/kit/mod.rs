@@ -39,6 +39,7 @@ pub fn cost() -> CostModel {
         debug_copy_queue: figure(60 * US),
         debug_snapshot_queue: figure(7 * US),
         update_queue: figure(11 * US),
+        queue_reset: figure(3 * MS),
         node_reset: figure(100 * MS),
     }
 }
