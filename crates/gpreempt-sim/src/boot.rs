@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::{CALLER_IN_A_NAMESPACE, Config, ConfigError, Hardware};
 use crate::file::Files;
+use crate::hw::hiq::Hiq;
 use crate::hw::pool::Pool;
 use crate::machine::Counters;
 use crate::node::Node;
@@ -104,10 +105,9 @@ impl World {
     /// The queues of the scenario are mapped, as they would be a moment after the last CREATE_QUEUE.
     fn settle_down(&mut self) {
         for node in self.node_indices() {
-            // SET_RESOURCES, when the scheduler of the node starts.
-            self.counters.packets += 1;
+            self.send_resources(node);
             if self.build_runlist(node) {
-                self.submit_runlist(node, false);
+                self.submit_runlist(node);
                 let it = &mut self.nodes[node.0];
                 it.firmware_free = 0;
                 let generation = it.firmware_generation;
@@ -158,6 +158,7 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, vmids: (u32, u32)) -> Node {
         waiting: VecDeque::new(),
         reports: BTreeMap::new(),
         next_round: 0,
+        hiq: Hiq::default(),
         round_generation: 0,
         runlist: Vec::new(),
         oversubscribed: false,

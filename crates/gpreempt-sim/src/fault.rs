@@ -94,7 +94,7 @@ impl World {
     }
 
     /// The driver resets queues that did not yield, at the end of the unmap that found them. Returns what that takes: the
-    /// latency after which HWS gives up on a queue (`KFD_UNMAP_LATENCY_MS`), and each reset.
+    /// latency after which HWS gives up on a queue, and each reset.
     pub(crate) fn reset_queues(&mut self, stubborn: &[QueueKey]) -> u64 {
         if stubborn.is_empty() {
             return 0;
@@ -104,8 +104,7 @@ impl World {
             queue.stubborn = false;
             queue.reset = true;
         }
-        let timeout = u64::from(self.preempt_timeout_ms()) * 1_000_000;
-        (timeout - timeout / 10) / 2 + stubborn.len() as u64 * self.config.cost.queue_reset.ns
+        self.unmap_latency_ms() * 1_000_000 + stubborn.len() as u64 * self.config.cost.queue_reset.ns
     }
 
     /// A node is reset: everything on it stops, every process on it stays evicted for ever, and calls that meet the

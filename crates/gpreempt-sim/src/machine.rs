@@ -329,6 +329,17 @@ impl Machine {
         self.enter().evict(pid, evict)
     }
 
+    /// What the driver last wrote into the HIQ of a node, oldest packet first, as far as the ring's 2048 bytes go back:
+    /// for reports and tests, with [`crate::pm4::decode`].
+    ///
+    /// # Errors
+    /// ENOENT where no node has this gpu_id.
+    pub fn hiq(&self, gpu_id: u32) -> Result<Vec<u32>, Errno> {
+        let world = self.enter();
+        let node = world.node_by_gpu(gpu_id).ok_or(Errno::ENOENT)?;
+        Ok(world.node(node).hiq.words())
+    }
+
     /// Machine-wide counters for reports and tests.
     pub fn counters(&self) -> Counters {
         let mut world = self.enter();

@@ -7,6 +7,9 @@ pub const SDMA_DWORDS: usize = 128;
 
 /// The MQD has a page of its own, and so has the control stack behind it.
 const PAGE: u64 = 4096;
+/// Read and write pointer of the ring in a compute MQD, in dwords; the write pointer has 64 bits.
+pub(crate) const PQ_RPTR: usize = 138;
+pub(crate) const PQ_WPTR: usize = 182;
 /// The first of the dwords that CP loads into the registers of a slot.
 const FIRST_REGISTER: usize = 128;
 /// An AQL packet in dwords; CP counts its pointers in dwords.
@@ -92,7 +95,7 @@ impl ComputeMqd {
         m[134] = self.priority;
         m[135] = 0x111; // cp_hqd_quantum
         put(&mut m, 136, self.ring >> 8);
-        m[138] = rptr as u32;
+        m[PQ_RPTR] = rptr as u32;
         put(&mut m, 139, self.rptr_address);
         put(&mut m, 141, self.wptr_address);
         m[143] = self.doorbell << 2 | 1 << 1; // cp_hqd_pq_doorbell_control: DOORBELL_BIF_DROP
@@ -107,7 +110,7 @@ impl ComputeMqd {
         m[176] = self.ctl_stack_bytes + self.saved_wave_bytes;
         m[177] = self.cwsr_bytes;
         m[181] = 1; // cp_hqd_aql_control
-        put(&mut m, 182, wptr);
+        put(&mut m, PQ_WPTR, wptr);
         m[226] = self.stride() as u32; // cp_mqd_stride_size
         m
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::hw::hiq::Hiq;
 use crate::hw::pool::Pool;
 use crate::hw::rounds::{Report, Round, RoundId};
 use crate::queue::QueueKey;
@@ -70,6 +71,7 @@ pub(crate) struct Node {
     pub(crate) waiting: VecDeque<Round>,
     pub(crate) reports: BTreeMap<RoundId, Report>,
     pub(crate) next_round: RoundId,
+    pub(crate) hiq: Hiq,
     pub(crate) round_generation: u64,
 
     // What the firmware has.

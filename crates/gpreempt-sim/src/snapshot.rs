@@ -1,7 +1,7 @@
 //! What debugfs shows of the machine: MQD memory, HQD registers, runlists.
 
 use crate::config::slot_places;
-use crate::mqd::{ComputeMqd, SdmaMqd, SdmaRegisters, hqd_registers, sdma_registers};
+use crate::mqd::{COMPUTE_DWORDS, ComputeMqd, PQ_RPTR, PQ_WPTR, SdmaMqd, SdmaRegisters, hqd_registers, sdma_registers};
 use crate::node::{Node, NodeIndex};
 use crate::pm4::{Engine, MapProcess, MapQueues, Packet, RunList};
 use crate::process::KfdProcess;
@@ -57,13 +57,12 @@ impl World {
                 let registers = image.map_or([0; 56], |image| hqd_registers(&image));
                 SlotHqd { pipe: *pipe, queue: *queue, registers }
             });
-            let hiq = ComputeMqd { active: true, priority: 15, ..ComputeMqd::default() };
-            XccHqds { instance: it.first_xcc + xcc, hiq: hqd_registers(&hiq.image(xcc)), slots: slots.collect() }
+            XccHqds { instance: it.first_xcc + xcc, hiq: hqd_registers(&hiq_image(it, xcc)), slots: slots.collect() }
         });
         NodeHqds { xccs: Some(xccs.collect()), sdma: self.sdma_hqds(it), ..stopped }
     }
 
-    fn mapped_image(&self, key: QueueKey, xcc: u32) -> Option<[u32; crate::mqd::COMPUTE_DWORDS]> {
+    fn mapped_image(&self, key: QueueKey, xcc: u32) -> Option<[u32; COMPUTE_DWORDS]> {
         let queue = self.queue(key);
         let kfd = self.processes.get(&queue.pid)?.kfd.as_ref()?;
         Some(self.compute_mqd(queue, kfd, true).image(xcc))
@@ -100,7 +99,8 @@ impl World {
             .collect()
     }
 
-    fn runlist_packets(&self, node: NodeIndex) -> Vec<u32> {
+    /// The runlist of a node, as it lies in GPU memory.
+    pub(crate) fn runlist_packets(&self, node: NodeIndex) -> Vec<u32> {
         let it = self.node(node);
         let mut ib = Vec::new();
         for pid in &it.processes {
@@ -193,8 +193,17 @@ impl World {
     }
 }
 
+/// The HIQ's MQD: everything in it has been read.
+fn hiq_image(node: &Node, xcc: u32) -> [u32; COMPUTE_DWORDS] {
+    let mut image = ComputeMqd { active: true, priority: 15, ..ComputeMqd::default() }.image(xcc);
+    image[PQ_RPTR] = node.hiq.position();
+    image[PQ_WPTR] = node.hiq.written as u32;
+    image[PQ_WPTR + 1] = (node.hiq.written >> 32) as u32;
+    image
+}
+
 /// Where runlists lie in GPU memory.
-const RUNLIST_ADDRESS: u64 = 0x7ffe_0000_0000;
+pub(crate) const RUNLIST_ADDRESS: u64 = 0x7ffe_0000_0000;
 
 /// Doorbell offset in dwords of the doorbell BAR: each process has a slice, each doorbell two dwords.
 fn doorbell(queue: &Queue, kfd: &KfdProcess) -> u32 {

@@ -4,6 +4,7 @@ mod kit;
 
 use gpreempt_sim::Machine;
 use gpreempt_sim::config::Workload;
+use gpreempt_sim::pm4::{Packet, UnmapSelect, decode};
 use gpreempt_sys::*;
 use kit::*;
 
@@ -106,8 +107,60 @@ fn a_grace_period_lets_waves_finish_instead_of_saving_them() {
     let after = machine.counters();
     assert_eq!(after.waves_saved - before.waves_saved, WAVES / 2);
     assert_eq!(batch.max_node_ns, 100 + 10 * US + 50 * US + 200 * US + SAVE / 2);
-    // WRITE_DATA, UNMAP_QUEUES, QUERY_STATUS; nothing is left for a runlist.
-    assert_eq!(after.packets - before.packets, 3);
+    // The grace period is set, and set back after the unmap; nothing is left for a runlist.
+    assert_eq!(after.packets - before.packets, 4);
+    let packets = hiq(&machine);
+    let [.., Packet::WriteData(set), Packet::UnmapQueues(unmap), Packet::QueryStatus(_), Packet::WriteData(reset)] =
+        packets.as_slice()
+    else {
+        panic!("{packets:?}")
+    };
+    // CP_IQ_WAIT_TIME2 with SCH_WAVE.
+    assert_eq!((set.register, set.value, reset.register, reset.value), (0x30b0, 71 << 8, 0x30b0, 0));
+    assert_eq!((unmap.select, unmap.reset), (UnmapSelect::AllNonStatic, false));
+}
+
+#[test]
+fn a_grace_period_lasts_no_longer_than_the_longest_wave() {
+    let short = Workload::Continuous { packet_ns: 100 * US, occupancy: 1.0, depth: 4 };
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(1, short)])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let before = machine.counters().waves_saved;
+    // 255 x 1000 clocks of 1420 MHz are 180 us.
+    let batch = lease.unmap_with(&[entry(target, ALL)], 255);
+    assert_eq!(machine.counters().waves_saved, before);
+    assert_eq!(batch.max_node_ns, 100 + 10 * US + 100 * US + 200 * US);
+}
+
+/// The packets in the HIQ of the first node.
+fn hiq(machine: &Machine) -> Vec<Packet> {
+    decode(&machine.hiq(gpu_ids(machine)[0]).unwrap()).map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_hiq_tells_the_firmware_what_it_may_use_and_which_runlist_is_next() {
+    let machine =
+        Machine::boot(config(vec![guest(10, vec![queues(2, busy())]), guest(11, vec![queues(1, busy())])])).unwrap();
+    let packets = hiq(&machine);
+    let [Packet::SetResources(resources), Packet::RunList(first)] = packets.as_slice() else { panic!("{packets:?}") };
+    assert_eq!((resources.vmid_mask, resources.queue_mask.count_ones()), (0xfff8, 24));
+    // Of 9 s, 10 % are the firmware's own and the rest is for two engines; in 100 ms.
+    assert_eq!(resources.unmap_latency, 40);
+    // Two MAP_PROCESS and three MAP_QUEUES.
+    assert_eq!((first.ib_dwords, first.processes, first.chain), (2 * 21 + 3 * 7, 2, false));
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    for turn in 0..40 {
+        let entries = [entry(target, turn % 2)];
+        lease.unmap(&entries);
+        lease.remap(&entries);
+    }
+    // The ring is 512 dwords long: 30 rounds of UNMAP_QUEUES, QUERY_STATUS and RUN_LIST.
+    let packets = hiq(&machine);
+    assert_eq!(packets.iter().filter(|p| matches!(p, Packet::UnmapQueues(_))).count(), 30);
+    assert!(matches!(packets.last(), Some(Packet::RunList(list)) if list.ib_dwords == first.ib_dwords));
+    assert_eq!(machine.hiq(1), Err(nix::errno::Errno::ENOENT));
 }
 
 #[test]

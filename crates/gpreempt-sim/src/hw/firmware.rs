@@ -66,12 +66,12 @@ impl World {
     }
 
     /// RUN_LIST is on the HIQ: the firmware maps what fits.
-    pub(crate) fn submit_runlist(&mut self, node: NodeIndex, grace: bool) {
+    pub(crate) fn submit_runlist(&mut self, node: NodeIndex) {
         let it = &mut self.nodes[node.0];
         it.active_runlist = true;
         it.runlists += 1;
         self.counters.runlists += 1;
-        self.counters.packets += 1 + u64::from(grace);
+        self.send_runlist(node);
         let window = self.next_window(node);
         let restored: u64 = window.iter().map(|key| self.queue(*key).saved_waves).sum();
         let cost = &self.config.cost;

@@ -4,5 +4,6 @@
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod firmware;
+pub(crate) mod hiq;
 pub(crate) mod pool;
 pub(crate) mod rounds;

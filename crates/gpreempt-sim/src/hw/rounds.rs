@@ -157,7 +157,7 @@ impl World {
             Phase::Saving => self.unmapped(node, job),
             Phase::Hung => self.hung(node),
             Phase::Submitting => {
-                self.submit_runlist(node, job.grace.is_some());
+                self.submit_runlist(node);
                 self.finish_round(node);
             }
             Phase::Leaving => self.finish_round(node),
@@ -168,7 +168,10 @@ impl World {
     fn unmap(&mut self, node: NodeIndex, job: Job) {
         self.nodes[node.0].unmaps += 1;
         self.counters.unmap_rounds += 1;
-        self.counters.packets += 2 + u64::from(job.grace.is_some());
+        if job.grace.is_some() {
+            self.send_grace(node, job.grace);
+        }
+        self.send_unmap(node);
         let nth = self.node(node).unmaps;
         for fault in self.faults_of_round(node, nth) {
             match fault {
@@ -205,6 +208,9 @@ impl World {
     /// The fence is there: all HQDs of the node are free.
     fn unmapped(&mut self, node: NodeIndex, job: Job) {
         let started = self.nodes[node.0].current.as_ref().expect("a round is under way").started;
+        if job.grace.is_some() {
+            self.send_grace(node, None);
+        }
         let it = &mut self.nodes[node.0];
         it.last_unmap_ns = self.now - started;
         it.active_runlist = false;
@@ -244,6 +250,12 @@ impl World {
             it.reports.insert(round.id, report);
         }
         self.start_next(node);
+    }
+
+    /// `KFD_UNMAP_LATENCY_MS`: how long HWS waits for a queue to yield.
+    pub(crate) fn unmap_latency_ms(&self) -> u64 {
+        let timeout = u64::from(self.preempt_timeout_ms());
+        (timeout - timeout / 10) / 2
     }
 
     /// `queue_preemption_timeout_ms`.
