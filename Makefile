@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
-demo: ## Online inference preempts offline training, on this machine's GPUs or on the simulated one
+demo: ## Online inference preempts offline training on a simulated machine of eight MI308X, four ways compared
 	@scripts/setup demo
 	@cargo build --release --quiet --package gpreempt-cli
 	@target/release/gpreempt demo $(DEMO_ARGS)
@@ -35,6 +35,7 @@ install: lib ## The library, its header, its pkg-config file and the command, be
 	install -m 644 include/gpreempt_poc_v2.h $(DESTDIR)$(PREFIX)/include/
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@version@|$(VERSION)|' include/gpreempt_poc_v2.pc.in \
 		>$(DESTDIR)$(PREFIX)/lib/pkgconfig/gpreempt_poc_v2.pc
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
 
 bench: ## What our own code costs, measured on this machine
 	@scripts/setup wheel

@@ -55,7 +55,7 @@ fn the_monitor_keeps_what_policies_promise_and_gives_queues_back() {
 fn no_call_reads_or_writes_what_is_not_its_own() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         // Past the capture of the test harness, so that the skip is seen and counted.
-        writeln!(std::io::stderr(), "SKIPPED no_call_reads_or_writes_what_is_not_its_own: valgrind is not installed")
+        writeln!(std::io::stderr(), "skipped: no_call_reads_or_writes_what_is_not_its_own: valgrind is not installed")
             .expect("standard error is open");
         return;
     }

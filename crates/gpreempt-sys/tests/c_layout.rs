@@ -124,7 +124,7 @@ fn the_c_compiler_sees_the_lease_commands_as_rust_does() {
 fn the_c_compiler_sees_the_stock_commands_as_rust_does() {
     let header = stock_header();
     if !header.exists() {
-        let skipped = "skipped: stock layout: no linux-source-6.12 header (make deps)";
+        let skipped = "skipped: stock layout: no linux-source-6.12 header (kernel-patch/fetch-uapi)";
         let required = env::var_os("GPREEMPT_REQUIRE_KFD_UAPI").is_some();
         assert!(!required, "{skipped}: {} does not exist", header.display());
         // Not eprintln, which the test harness captures.
