@@ -5,7 +5,6 @@ mod kit;
 use std::collections::BTreeSet;
 
 use gpreempt_sim::Machine;
-use gpreempt_sim::config::Workload;
 use gpreempt_sys::*;
 use kit::*;
 use nix::errno::Errno;
@@ -63,10 +62,9 @@ proptest! {
 
     #[test]
     fn leases_do_to_queues_what_a_set_per_lease_says(steps in proptest::collection::vec(step(), 1..40)) {
-        let light = Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 };
-        let mut mine = guest(0, vec![queues(QUEUES, light.clone())]);
+        let mut mine = guest(0, vec![queues(QUEUES, light())]);
         mine.caller = true;
-        let machine = Machine::boot(config(vec![mine, guest(11, vec![queues(1, light)])])).unwrap();
+        let machine = Machine::boot(config(vec![mine, guest(11, vec![queues(1, light())])])).unwrap();
         let user = User::new(&machine, ME);
         // Own queues need no mark, so both leases may take any of them.
         let mut leases: Vec<_> = (0..LEASES).map(|_| user.lease()).collect();

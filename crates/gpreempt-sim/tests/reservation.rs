@@ -3,14 +3,10 @@
 mod kit;
 
 use gpreempt_sim::Machine;
-use gpreempt_sim::config::{Config, ProcessSpec, QueueSpec, QueueType, Workload};
+use gpreempt_sim::config::{Config, ProcessSpec, QueueSpec, QueueType};
 use gpreempt_sys::*;
 use kit::*;
 use nix::errno::Errno;
-
-fn light() -> Workload {
-    Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 }
-}
 
 fn root(processes: Vec<ProcessSpec>) -> Config {
     let mut config = config(processes);

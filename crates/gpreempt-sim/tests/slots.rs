@@ -7,11 +7,6 @@ use gpreempt_sim::config::{QueueSpec, QueueType, Workload};
 use gpreempt_sys::*;
 use kit::*;
 
-/// Small kernels, so that queues do not crowd each other out of the shaders.
-fn light() -> Workload {
-    Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 }
-}
-
 #[test]
 fn twenty_four_queues_fit_and_the_twenty_fifth_makes_the_firmware_rotate() {
     let machine = Machine::boot(config(vec![guest(10, vec![queues(24, light())])])).unwrap();

@@ -97,6 +97,11 @@ pub fn busy() -> Workload {
     Workload::Continuous { packet_ns: MS, occupancy: 1.0, depth: 4 }
 }
 
+/// Small kernels, so that queues do not crowd each other out of the shaders.
+pub fn light() -> Workload {
+    Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 }
+}
+
 pub fn work(packets: u32, packet_ns: u64) -> Work {
     Work { packets, packet_ns, occupancy: 1.0 }
 }
@@ -282,6 +287,22 @@ pub struct Batch {
     pub max_node_ns: u64,
 }
 
+/// The three batch structs answer in the same fields.
+macro_rules! batch {
+    ($answer:ident, $memory:ident, $args:ident) => {
+        Batch {
+            answer: $answer,
+            entries: elements(&$memory.bytes),
+            ok: $args.num_ok,
+            failed: $args.num_failed,
+            nodes: $args.num_nodes,
+            rounds: $args.num_rounds,
+            elapsed_ns: $args.elapsed_ns,
+            max_node_ns: $args.max_node_ns,
+        }
+    };
+}
+
 impl Batch {
     pub fn results(&self) -> Vec<i32> {
         self.entries.iter().map(|entry| entry.result).collect()
@@ -338,16 +359,7 @@ impl Lease<'_> {
             ..Default::default()
         };
         let answer = self.user.ioctl(self.file, AMDKFD_IOC_BATCH_UNMAP_QUEUES, &mut args, &mut memory);
-        Batch {
-            answer,
-            entries: elements(&memory.bytes),
-            ok: args.num_ok,
-            failed: args.num_failed,
-            nodes: args.num_nodes,
-            rounds: args.num_rounds,
-            elapsed_ns: args.elapsed_ns,
-            max_node_ns: args.max_node_ns,
-        }
+        batch!(answer, memory, args)
     }
 
     pub fn remap(&self, entries: &[kfd_gpreempt_entry]) -> Batch {
@@ -359,16 +371,7 @@ impl Lease<'_> {
             ..Default::default()
         };
         let answer = self.user.ioctl(self.file, AMDKFD_IOC_FAST_REMAP, &mut args, &mut memory);
-        Batch {
-            answer,
-            entries: elements(&memory.bytes),
-            ok: args.num_ok,
-            failed: args.num_failed,
-            nodes: args.num_nodes,
-            rounds: args.num_rounds,
-            elapsed_ns: args.elapsed_ns,
-            max_node_ns: args.max_node_ns,
-        }
+        batch!(answer, memory, args)
     }
 
     pub fn swap(&self, unmap: &[kfd_gpreempt_entry], remap: &[kfd_gpreempt_entry]) -> Batch {
@@ -383,16 +386,7 @@ impl Lease<'_> {
             ..Default::default()
         };
         let answer = self.user.ioctl(self.file, AMDKFD_IOC_SWAP_QUEUES, &mut args, &mut memory);
-        Batch {
-            answer,
-            entries: elements(&memory.bytes),
-            ok: args.num_ok,
-            failed: args.num_failed,
-            nodes: args.num_nodes,
-            rounds: args.num_rounds,
-            elapsed_ns: args.elapsed_ns,
-            max_node_ns: args.max_node_ns,
-        }
+        batch!(answer, memory, args)
     }
 
     pub fn selective(&self, queue: kfd_gpreempt_entry, flags: u32) -> kfd_ioctl_selective_unmap_args {
