@@ -83,7 +83,7 @@ fn timestamp(text: &str) -> Option<i64> {
         number(fraction.get(..fraction.len().min(9))?, 9)? * 10i64.pow(9 - u32::try_from(fraction.len().min(9)).ok()?);
     let valid = (1970..=2200).contains(&year)
         && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
+        && (1..=days_of(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second <= 60
@@ -95,6 +95,12 @@ fn timestamp(text: &str) -> Option<i64> {
 fn number(text: &str, most: usize) -> Option<i64> {
     let digits = !text.is_empty() && text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Days of a month, 1 to 12.
+fn days_of(year: i64, month: i64) -> i64 {
+    let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    days(next_year, next_month, 1) - days(year, month, 1)
 }
 
 /// Days since 1970-01-01 of a date of the Gregorian calendar, counting years from March so that leap days come last.
@@ -117,5 +123,15 @@ mod tests {
         {
             assert_eq!(timestamp(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_day_that_its_month_does_not_have_is_no_date() {
+        for (year, month, last) in [(2023, 2, 28), (2024, 2, 29), (2100, 2, 28), (2023, 4, 30), (2023, 12, 31)] {
+            let of = |day: i64| timestamp(&format!("{year:04}-{month:02}-{day:02} 00:00:00"));
+            assert!(of(last).is_some(), "{year}-{month}-{last}");
+            assert_eq!(of(last + 1), None, "{year}-{month}-{}", last + 1);
+        }
+        assert_eq!(timestamp("2023-01-00 00:00:00"), None);
     }
 }
