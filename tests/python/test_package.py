@@ -6,6 +6,7 @@ import ctypes
 import doctest
 import importlib.metadata
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,18 @@ def test_the_command_is_installed_and_says_its_version() -> None:
         assert (run.returncode, run.stderr) == (0, "")
         assert run.stdout.startswith("gpreempt ") and gpreempt.__version__ in run.stdout
         assert subprocess.run([*command, "--nonsense"], capture_output=True, timeout=30).returncode == 2
+
+
+def test_the_command_takes_a_reader_that_went_away_for_no_failure() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"GPREEMPT_BACKEND": "sim"}
+    command = [sys.executable, "-m", "gpreempt", "queues"]
+    try:
+        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, timeout=30)
+    finally:
+        os.close(writer)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_extension_exports_none_of_the_c_functions() -> None:
