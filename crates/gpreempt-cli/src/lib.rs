@@ -44,14 +44,21 @@ fn execute(args: impl IntoIterator<Item = OsString>, streams: &mut Streams<'_>) 
     let cli = match args::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let usage = error.use_stderr();
-            let stream = if usage { &mut *streams.err } else { &mut *streams.out };
-            // Nobody is left to tell if this fails.
-            let _ = write!(stream, "{}", error.render());
-            return if usage { 2 } else { 0 };
+            if error.use_stderr() {
+                // Nobody is left to tell if this fails.
+                let _ = write!(streams.err, "{}", error.render());
+                return 2;
+            }
+            let shown = write!(streams.out, "{}", error.render()).and_then(|()| streams.out.flush());
+            return status(shown.map_err(Failure::from), streams);
         }
     };
     let result = dispatch(&cli.command, streams).and_then(|()| streams.out.flush().map_err(Failure::from));
+    status(result, streams)
+}
+
+/// The exit status of what came out; says why it failed.
+fn status(result: Result<(), Failure>, streams: &mut Streams<'_>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(failure) if failure.broken_pipe() => 0,

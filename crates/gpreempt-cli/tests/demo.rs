@@ -188,22 +188,33 @@ fn wrong_input_says_where_and_exits_with_the_right_status() {
     assert_eq!(run(&["--version"]).1, concat!("gpreempt ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-#[test]
-fn a_reader_that_goes_away_is_no_failure() {
-    struct Closed;
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+/// A stream that no byte can be written to.
+struct Broken(io::ErrorKind);
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
     }
-    for extra in [&["--json", "-"][..], &[][..]] {
-        let args = [&["gpreempt", "demo", "--requests=5", "--gpus=1"], extra].concat().into_iter().map(OsString::from);
-        let mut err = Vec::new();
-        assert_eq!(gpreempt_cli::run(args, &mut Closed, &mut err), 0);
-        assert!(err.is_empty());
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure_and_a_full_disk_is_one() {
+    let demo = ["gpreempt", "demo", "--requests=5", "--gpus=1"];
+    for args in
+        [&[&demo[..], &["--json", "-"]].concat(), &demo[..], &["gpreempt", "--help"], &["gpreempt", "--version"]]
+    {
+        let run = |kind: io::ErrorKind| {
+            let mut err = Vec::new();
+            let status = gpreempt_cli::run(args.iter().map(OsString::from), &mut Broken(kind), &mut err);
+            (status, String::from_utf8(err).unwrap())
+        };
+        assert_eq!(run(io::ErrorKind::BrokenPipe), (0, String::new()), "{args:?}");
+        let (status, err) = run(io::ErrorKind::StorageFull);
+        assert_eq!(status, 1, "{args:?}");
+        assert!(err.starts_with("gpreempt: writing the output:"), "{args:?}: {err}");
     }
 }
 
