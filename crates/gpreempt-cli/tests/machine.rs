@@ -71,6 +71,28 @@ fn doctor_names_the_tier_and_why_not_a_better_one() {
 }
 
 #[test]
+fn status_queues_and_doctor_name_one_tier_and_one_basis() {
+    for command in ["status", "queues"] {
+        let found = json(&[command, "--json"]);
+        assert_eq!((&found["tier"], &found["basis"]), (&"sim".into(), &"modelled (cost model design)".into()));
+        assert!(text(&gpreempt(&[command], &[]).stdout).lines().next().unwrap().ends_with("(tier sim)"), "{command}");
+    }
+}
+
+#[test]
+fn doctor_calls_a_machine_that_cannot_boot_unusable() {
+    for (name, value) in [("GPREEMPT_SIM_COST_MODEL", "nope"), ("GPREEMPT_SIM_SCENARIO", "/no/such.toml")] {
+        let output = gpreempt(&["doctor", "--json"], &[(name, value)]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let diagnosis: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(diagnosis["chosen"], Value::Null);
+        let sim = diagnosis["tiers"].as_array().unwrap().iter().find(|rung| rung["tier"] == "sim").unwrap();
+        assert_eq!(sim["usable"], false);
+        assert!(sim["says"].as_str().unwrap().contains(value), "{sim}");
+    }
+}
+
+#[test]
 fn a_wrong_environment_is_wrong_usage() {
     let output = gpreempt(&["status"], &[("GPREEMPT_BACKEND", "kvm")]);
     assert_eq!(output.status.code(), Some(2));

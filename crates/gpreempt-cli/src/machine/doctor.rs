@@ -75,16 +75,23 @@ fn diagnose() -> Result<Diagnosis, Failure> {
         says: patched.map_or_else(|error| error.to_string(), |_| "the kernel answers with a lease".into()),
     };
     let debugger = debugger(&*host, kfd);
+    // What the environment names may be no machine at all.
+    let sim = SessionBuilder { backend: Backend::Sim, sim_virtual_clock: true, ..asked.clone() }.open();
     let sim = Rung {
         tier: "sim",
-        usable: true,
+        usable: sim.is_ok(),
         reaches: "the processes of its scenario; everything it says is modelled",
-        says: "always there; taken by itself only where there is no /dev/kfd".into(),
+        says: sim.map_or_else(
+            |error| error.to_string(),
+            |_| "always there; taken by itself only where there is no /dev/kfd".into(),
+        ),
     };
     let (chosen, why) = match asked.backend {
+        Backend::Sim if !sim.usable => (None, format!("GPREEMPT_BACKEND=sim, but {}", sim.says)),
         Backend::Sim => (Some("sim"), "GPREEMPT_BACKEND=sim asks for it".to_owned()),
         _ if patched.usable => (Some("patched"), patched.says.clone()),
         Backend::Patched => (None, format!("GPREEMPT_BACKEND=patched, but {}", patched.says)),
+        Backend::Auto if !kfd && !sim.usable => (None, format!("this machine has no /dev/kfd, and {}", sim.says)),
         Backend::Auto if !kfd => {
             (Some("sim"), "this machine has no /dev/kfd, so there is no AMD GPU to use".to_owned())
         }

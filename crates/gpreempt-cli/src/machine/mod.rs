@@ -30,7 +30,19 @@ fn print_json(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Failure
     Ok(writeln!(out)?)
 }
 
-/// A label for everything a modelled machine says.
-fn basis(cost_model: Option<&str>) -> String {
-    cost_model.map_or_else(|| "measured here".to_owned(), |name| format!("simulated (cost model {name})"))
+/// How queues are reached, in the words of `gpreempt doctor`: the simulated machine speaks the patched ABI and is `sim`
+/// all the same.
+fn tier(session: &Session) -> String {
+    match session.host().cost_model() {
+        Some(_) => "sim".to_owned(),
+        None => session.driver().tier().to_string(),
+    }
+}
+
+/// A label for everything a machine says.
+fn basis(session: &Session) -> String {
+    session
+        .host()
+        .cost_model()
+        .map_or_else(|| "measured here".to_owned(), |name| format!("modelled (cost model {name})"))
 }

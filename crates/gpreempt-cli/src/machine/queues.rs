@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use gpreempt::QueueInfo;
-use gpreempt::driver::Tier;
 use serde::Serialize;
 
-use super::{basis, open, print_json};
+use super::{basis, open, print_json, tier};
 use crate::Failure;
 use crate::args::MachineArgs;
 use crate::table::Table;
@@ -15,7 +14,7 @@ use crate::table::Table;
 struct Queues {
     schema_version: u32,
     machine: String,
-    tier: Tier,
+    tier: String,
     basis: String,
     queues: Vec<QueueInfo>,
 }
@@ -26,8 +25,8 @@ pub(crate) fn queues(args: &MachineArgs, out: &mut dyn Write) -> Result<(), Fail
     let queues = Queues {
         schema_version: 1,
         machine: session.host().describe(),
-        tier: session.driver().tier(),
-        basis: basis(session.host().cost_model().as_deref()),
+        tier: tier(&session),
+        basis: basis(&session),
         queues: session.queues()?.into_iter().map(|(_, info)| info).collect(),
     };
     if args.json {

@@ -3,11 +3,10 @@
 use std::io::Write;
 
 use gpreempt::discover::Discovery;
-use gpreempt::driver::Tier;
 use gpreempt::{GpuId, HqdStatus, NodeFlags};
 use serde::Serialize;
 
-use super::{basis, open, print_json};
+use super::{basis, open, print_json, tier};
 use crate::Failure;
 use crate::args::MachineArgs;
 use crate::table::Table;
@@ -16,7 +15,7 @@ use crate::table::Table;
 struct Status {
     schema_version: u32,
     machine: String,
-    tier: Tier,
+    tier: String,
     basis: String,
     nodes: Vec<NodeStatus>,
     total: HqdStatus,
@@ -39,8 +38,8 @@ pub(crate) fn status(args: &MachineArgs, out: &mut dyn Write) -> Result<(), Fail
     let status = Status {
         schema_version: 1,
         machine: session.host().describe(),
-        tier: session.driver().tier(),
-        basis: basis(session.host().cost_model().as_deref()),
+        tier: tier(&session),
+        basis: basis(&session),
         nodes,
         total: session.status(GpuId::ALL)?,
     };
