@@ -165,7 +165,7 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, vmids: (u32, u32)) -> Node {
         mapped: Vec::new(),
         mapping: None,
         firmware_free: 0,
-        cursor: 0,
+        next: None,
         firmware_generation: 0,
         pools: (0..=sdma_engines + sdma_xgmi_engines).map(|_| Pool::default()).collect(),
         slot_users: vec![None; slots as usize],

@@ -4,7 +4,9 @@ use gpreempt_sys::{KFD_SMI_EVENT_GPU_POST_RESET, KFD_SMI_EVENT_GPU_PRE_RESET};
 use nix::errno::Errno;
 
 use crate::config::{FaultKind, FaultPoint};
+use crate::hw::rounds::Job;
 use crate::node::NodeIndex;
+use crate::orders::Order;
 use crate::queue::QueueKey;
 use crate::timeline::Event;
 use crate::world::World;
@@ -82,7 +84,7 @@ impl World {
             }
             FaultKind::QueueDestroyed { pid, queue } => {
                 // A queue that cannot be destroyed now is none that a fault can destroy.
-                if let Ok(Some((node, job))) = self.find_queue(pid, queue).and_then(|key| self.destroy_queue(key)) {
+                if let Ok((node, job)) = self.find_queue(pid, queue).and_then(|key| self.destroy_queue(key)) {
                     self.begin(node, job, false);
                 }
             }
@@ -100,24 +102,62 @@ impl World {
             return 0;
         }
         for key in stubborn {
-            let queue = &mut self.queues[key.0];
-            queue.stubborn = false;
-            queue.reset = true;
+            self.queues[key.0].stubborn = false;
+            self.mark_reset(*key);
         }
         self.unmap_latency_ms() * 1_000_000 + stubborn.len() as u64 * self.config.cost.queue_reset.ns
     }
 
-    /// A node is reset: everything on it stops, every process on it stays evicted for ever, and calls that meet the
-    /// reset fail; the one that caused it with `cause`.
+    /// The GPU of a node is reset: everything on all its nodes stops, and calls that meet the reset fail; the one that
+    /// caused it with `cause`. KFD evicts every process from every GPU for it, and restores none of them ever.
     pub(crate) fn reset_node(&mut self, node: NodeIndex, cause: Errno) {
-        self.smi_reset(node, KFD_SMI_EVENT_GPU_PRE_RESET);
+        let partitions = self.partitions(node);
+        let locked = self.is_locked();
+        for partition in &partitions {
+            self.smi_reset(*partition, KFD_SMI_EVENT_GPU_PRE_RESET);
+            self.nodes[partition.0].resetting = true;
+        }
+        if !locked {
+            self.evict_all(&partitions);
+        }
+        for partition in partitions {
+            self.stop_node(partition, if partition == node { cause } else { Errno::EIO });
+        }
+    }
+
+    /// Whether KFD takes no new process: a reset is under way.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.nodes.iter().any(|it| it.resetting)
+    }
+
+    /// The nodes of the same GPU.
+    fn partitions(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        let gpu = self.topology.gpus().nth(node.0).expect("nodes are the topology's GPUs");
+        let siblings: Vec<u32> = self.topology.siblings(gpu).map(|sibling| sibling.index).collect();
+        self.node_indices().filter(|n| siblings.contains(&self.node(*n).topology_index)).collect()
+    }
+
+    /// Evicts every process from every node, without a round on those that are `stopped`.
+    fn evict_all(&mut self, stopped: &[NodeIndex]) {
+        let pids: Vec<u32> = self.processes.values().filter(|p| p.alive && p.kfd.is_some()).map(|p| p.pid).collect();
+        for pid in pids {
+            for node in self.node_indices() {
+                if stopped.contains(&node) {
+                    self.shift_eviction(pid, node, true);
+                } else {
+                    self.begin(node, Job::of(Order::Evict { pid, evict: true }), false);
+                }
+            }
+        }
+    }
+
+    fn stop_node(&mut self, node: NodeIndex, cause: Errno) {
         self.freeze_firmware(node);
         for pool in 0..self.node(node).pools.len() {
             self.serve(node, pool);
         }
         let it = &mut self.nodes[node.0];
         it.hung = false;
-        it.resetting = true;
         it.active_runlist = false;
         it.firmware_free = self.now;
         it.runlist.clear();
@@ -130,17 +170,27 @@ impl World {
             pool.stop_all();
             pool.generation += 1;
         }
-        for pid in it.processes.clone() {
-            self.shift_eviction(pid, node, true);
-        }
+        let reset = it.resets;
         self.announce_reset(node);
         self.abort_rounds(node, cause);
-        self.timeline.plan(self.now + self.config.cost.node_reset.ns, Event::ResetDone { node });
+        self.timeline.plan(self.now + self.config.cost.node_reset.ns, Event::ResetDone { node, reset });
     }
 
-    /// A node has been reset and takes runlists again.
-    pub(crate) fn reset_done(&mut self, node: NodeIndex) {
-        self.nodes[node.0].resetting = false;
-        self.smi_reset(node, KFD_SMI_EVENT_GPU_POST_RESET);
+    /// A node has been reset and takes runlists again, unless another reset has begun meanwhile.
+    pub(crate) fn reset_done(&mut self, node: NodeIndex, reset: u32) {
+        if self.node(node).resets == reset {
+            self.nodes[node.0].resetting = false;
+            self.smi_reset(node, KFD_SMI_EVENT_GPU_POST_RESET);
+        }
+    }
+
+    /// A queue was reset: it never runs again, and its process can update no queue of the node any more.
+    pub(crate) fn mark_reset(&mut self, key: QueueKey) {
+        let queue = self.queue_mut(key);
+        queue.reset = true;
+        let (pid, node) = (queue.pid, queue.node);
+        if let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) {
+            kfd.device_mut(node).has_reset_queue = true;
+        }
     }
 }

@@ -2,9 +2,8 @@
 
 use gpreempt_sys::{
     DEBUG_RUNTIME_STATE_ENABLED, EC_QUEUE_NEW, KFD_EC_MASK, KFD_GPREEMPT_EVENT_QUEUE_CREATED,
-    KFD_GPREEMPT_EVENT_QUEUE_DESTROYED, KFD_GPREEMPT_EVENT_TARGET_EXITED, KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
-    KFD_IOC_QUEUE_TYPE_SDMA, KFD_IOC_QUEUE_TYPE_SDMA_XGMI, KFD_MAX_QUEUE_PERCENTAGE, KFD_MAX_QUEUE_PRIORITY,
-    KFD_MIN_QUEUE_RING_SIZE,
+    KFD_GPREEMPT_EVENT_TARGET_EXITED, KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, KFD_IOC_QUEUE_TYPE_SDMA,
+    KFD_IOC_QUEUE_TYPE_SDMA_XGMI, KFD_MAX_QUEUE_PERCENTAGE, KFD_MAX_QUEUE_PRIORITY, KFD_MIN_QUEUE_RING_SIZE,
 };
 use nix::errno::Errno;
 use rand_chacha::rand_core::Rng;
@@ -15,6 +14,7 @@ use crate::hw::feed::{Batch, Feed};
 use crate::hw::rounds::Job;
 use crate::machine::{Task, Ticket, Work};
 use crate::node::NodeIndex;
+use crate::orders::Order;
 use crate::process::{KfdProcess, Process};
 use crate::queue::{Marks, Properties, Queue, QueueKey};
 use crate::timeline::Event;
@@ -37,6 +37,7 @@ impl World {
             self.config.caller.pid
         } else {
             let pid = self.choose_pid(spec.pid)?;
+            self.bury(pid);
             let uid = spec.uid.unwrap_or(self.config.caller.uid);
             let process = Process {
                 pid,
@@ -55,18 +56,21 @@ impl World {
             self.processes.insert(pid, process);
             pid
         };
-        if spec.runtime_enabled {
-            let kfd = self.open_kfd(pid)?;
-            kfd.runtime_state = DEBUG_RUNTIME_STATE_ENABLED;
-            kfd.ttmp_setup = true;
-        }
-        let created = spec.queues.iter().try_for_each(|queue| self.create_queues(pid, queue, settled).map(|_| ()));
-        if let Err(errno) = created {
+        if let Err(errno) = self.begin_program(pid, spec, settled) {
             // A program that cannot have its queues ends.
             self.exit(pid)?;
             return Err(errno);
         }
         Ok(pid)
+    }
+
+    fn begin_program(&mut self, pid: u32, spec: &ProcessSpec, settled: bool) -> Result<(), Errno> {
+        if spec.runtime_enabled {
+            let kfd = self.open_kfd(pid)?;
+            kfd.runtime_state = DEBUG_RUNTIME_STATE_ENABLED;
+            kfd.ttmp_setup = true;
+        }
+        spec.queues.iter().try_for_each(|queue| self.create_queues(pid, queue, settled).map(|_| ()))
     }
 
     fn choose_pid(&self, wanted: u32) -> Result<u32, Errno> {
@@ -77,14 +81,26 @@ impl World {
         (FIRST_PID..).find(|pid| !self.processes.contains_key(pid)).ok_or(Errno::EAGAIN)
     }
 
+    /// What is left of a dead process goes before another takes its pid.
+    fn bury(&mut self, pid: u32) {
+        for node in self.node_indices() {
+            for key in self.queues_of_process(pid, node) {
+                self.unlink_queue(key);
+            }
+        }
+    }
+
     /// What KFD keeps of a process, made when it first opens `/dev/kfd`.
     pub(crate) fn open_kfd(&mut self, pid: u32) -> Result<&mut KfdProcess, Errno> {
         if self.process(pid)?.kfd.is_none() {
+            if self.is_locked() {
+                return Err(Errno::EINVAL);
+            }
             let mut kfd = KfdProcess::new(self.next_pasid, self.nodes.len());
             self.next_pasid += 1;
             // A lease that attached earlier remembered what it wants of this process.
             for (id, lease) in self.leases.iter().filter(|(_, l)| l.alive) {
-                for target in lease.targets.iter().filter(|t| t.pid == pid && !t.detached) {
+                for target in lease.targets.iter().filter(|t| t.pid == pid && t.is_attached()) {
                     for (device, policy) in kfd.devices.iter_mut().zip(&target.policy) {
                         if *policy != 0 {
                             device.marks = Marks { lease: *id, policy: *policy };
@@ -102,12 +118,10 @@ impl World {
         self.process(pid)?;
         for file in self.files.remove_all(Task { pid }) {
             if let File::Lease(lease) = file {
-                self.end_and_restore(lease);
+                for (node, job) in self.close_lease(lease) {
+                    self.begin(node, job, false);
+                }
             }
-        }
-        let queues = self.process(pid)?.queues_newest_first();
-        for key in queues {
-            self.unlink_queue(key);
         }
         self.end_debugger(pid);
         let process = self.process_mut(pid)?;
@@ -115,9 +129,7 @@ impl World {
         if process.kfd.is_some() {
             // KFD executes every node at the end of every process, with queues there or without.
             for node in self.node_indices() {
-                if self.node(node).active_runlist || self.node(node).current.is_some() {
-                    self.begin(node, Job { execute: true, ..Job::default() }, false);
-                }
+                self.begin(node, Job { execute: true, ..Job::of(Order::Terminate { pid }) }, false);
             }
         }
         for other in self.processes.values_mut().filter(|p| p.tracer == Some(pid)) {
@@ -126,25 +138,16 @@ impl World {
         self.announce(KFD_GPREEMPT_EVENT_TARGET_EXITED, pid, None);
         // A handle names this process, not a later one with its pid.
         for target in self.leases.values_mut().flat_map(|lease| &mut lease.targets).filter(|t| t.pid == pid) {
-            target.detached = true;
+            target.gone = true;
         }
         Ok(())
     }
 
-    /// Ends a lease whose holder does not wait for it.
-    pub(crate) fn end_and_restore(&mut self, lease: u64) {
-        for (node, job) in self.end_lease(lease) {
-            self.begin(node, job, false);
-        }
-    }
-
-    /// TTM evicts or restores all queues of a process.
+    /// TTM evicts or restores a process: on every node, whether it has queues there or not.
     pub(crate) fn evict(&mut self, pid: u32, evict: bool) -> Result<(), Errno> {
-        let Some(kfd) = self.process(pid)?.kfd.as_ref() else { return Ok(()) };
-        let nodes: Vec<NodeIndex> = self.node_indices().filter(|n| !kfd.device(*n).queues.is_empty()).collect();
-        for node in nodes {
-            if self.shift_eviction(pid, node, evict) {
-                self.begin(node, Job { execute: true, ..Job::default() }, false);
+        if self.process(pid)?.kfd.is_some() {
+            for node in self.node_indices() {
+                self.begin(node, Job::of(Order::Evict { pid, evict }), false);
             }
         }
         Ok(())
@@ -269,6 +272,7 @@ impl World {
             gws,
             alive: true,
             being_destroyed: false,
+            leaving: false,
             destroy_on_resume: false,
             suspended: false,
             reset: false,
@@ -324,9 +328,9 @@ impl World {
             .find(|place| !used.contains(place))
     }
 
-    /// What DESTROY_QUEUE does. Returns the round that it costs; EINTR where a debugger has the queue suspended and the
+    /// What DESTROY_QUEUE does. Returns the job that it costs; EINTR where a debugger has the queue suspended and the
     /// owner would have to wait.
-    pub(crate) fn destroy_queue(&mut self, key: QueueKey) -> Result<Option<(NodeIndex, Job)>, Errno> {
+    pub(crate) fn destroy_queue(&mut self, key: QueueKey) -> Result<(NodeIndex, Job), Errno> {
         let queue = self.queue(key);
         if queue.being_destroyed {
             return Err(Errno::EBUSY);
@@ -335,10 +339,9 @@ impl World {
         if debugged && queue.suspended {
             return Err(Errno::EINTR);
         }
-        let (node, pid, active) = (queue.node, queue.pid, queue.is_active());
-        self.announce(KFD_GPREEMPT_EVENT_QUEUE_DESTROYED, pid, Some(key));
-        self.unlink_queue(key);
-        Ok(active.then_some((node, Job { execute: true, ..Job::default() })))
+        let queue = self.queue_mut(key);
+        queue.being_destroyed = true;
+        Ok((queue.node, Job::of(Order::Destroy { key })))
     }
 
     /// A queue leaves the machine. What was in its ring is gone.
@@ -399,7 +402,7 @@ impl World {
 
     pub(crate) fn arrival_event(&mut self, key: QueueKey) {
         let queue = self.queue(key);
-        if !queue.alive {
+        if !queue.alive || self.process(queue.pid).is_err() {
             return;
         }
         let (packets, packet_ns, occupancy) = match queue.workload {

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use gpreempt_sys::{
-    KFD_GPREEMPT_EVENT_HOLD_EXPIRED, KFD_GPREEMPT_EVENT_NODE_RESET, KFD_GPREEMPT_EVENT_OVERSUBSCRIBED,
-    KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, KFD_GPREEMPT_POLICY_PREEMPTIBLE, kfd_gpreempt_event,
+    KFD_GPREEMPT_EVENT_NODE_RESET, KFD_GPREEMPT_EVENT_OVERSUBSCRIBED, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION,
+    KFD_GPREEMPT_POLICY_PREEMPTIBLE, kfd_gpreempt_event,
 };
 use nix::errno::Errno;
 
 use crate::hw::rounds::Job;
 use crate::node::NodeIndex;
+use crate::orders::Order;
 use crate::queue::{Hold, QueueKey};
 use crate::timeline::Event;
 use crate::world::{LeaseId, World};
@@ -31,15 +32,32 @@ pub(crate) struct Lease {
     lost: u32,
     /// When the watchdog looks next.
     watchdog: Option<u64>,
+    /// Calls on its file that are under way: each keeps the file, and so the lease.
+    pub(crate) calls: u32,
+    /// The file was closed while they were.
+    pub(crate) closed: bool,
+    /// Its lock: commands that have asked for it, and those that have given it back.
+    pub(crate) asked: u64,
+    pub(crate) served: u64,
 }
 
 /// An attached process.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) pid: u32,
+    /// The holder gave its handle back.
     pub(crate) detached: bool,
+    /// The process has exited; its pid may be another's.
+    pub(crate) gone: bool,
     /// `KFD_GPREEMPT_POLICY_*` of its later queues, per node: remembered for a process image that opens `/dev/kfd` later.
     pub(crate) policy: Vec<u32>,
+}
+
+impl Target {
+    /// Whether the handle still names a process.
+    pub(crate) fn is_attached(&self) -> bool {
+        !self.detached && !self.gone
+    }
 }
 
 impl Lease {
@@ -52,28 +70,33 @@ impl Lease {
             events: VecDeque::new(),
             lost: 0,
             watchdog: None,
+            calls: 0,
+            closed: false,
+            asked: 0,
+            served: 0,
         }
     }
 
-    fn max_hold_ns(&self) -> u64 {
+    pub(crate) fn max_hold_ns(&self) -> u64 {
         u64::from(self.max_hold_ms) * 1_000_000
     }
 
     /// The handle of an attached process.
     pub(crate) fn handle_of(&self, pid: u32) -> Option<u32> {
-        let position = self.targets.iter().position(|t| !t.detached && t.pid == pid)?;
+        let position = self.targets.iter().position(|t| t.is_attached() && t.pid == pid)?;
         u32::try_from(position + 1).ok()
     }
 
-    /// The attached process behind a handle.
-    pub(crate) fn target(&self, handle: u32) -> Result<&Target, Errno> {
+    /// What a handle names until it is detached.
+    pub(crate) fn target_mut(&mut self, handle: u32) -> Result<&mut Target, Errno> {
         let position = (handle as usize).checked_sub(1).ok_or(Errno::ESRCH)?;
-        self.targets.get(position).filter(|t| !t.detached).ok_or(Errno::ESRCH)
+        self.targets.get_mut(position).filter(|t| !t.detached).ok_or(Errno::ESRCH)
     }
 
     /// The process behind a handle; 0 is the holder.
     pub(crate) fn resolve(&self, handle: u32) -> Result<u32, Errno> {
-        if handle == 0 { Ok(self.holder) } else { self.target(handle).map(|t| t.pid) }
+        let Some(position) = handle.checked_sub(1) else { return Ok(self.holder) };
+        self.targets.get(position as usize).filter(|t| t.is_attached()).map(|t| t.pid).ok_or(Errno::ESRCH)
     }
 
     fn record(&mut self, mut event: kfd_gpreempt_event) {
@@ -89,11 +112,10 @@ impl Lease {
 impl World {
     // --- holds ----------------------------------------------------------------------------------------------------
 
-    /// Keeps a queue off the hardware. Returns whether the runlist of its node changes.
-    pub(crate) fn hold(&mut self, lease: LeaseId, key: QueueKey) -> Result<bool, Errno> {
-        let now = self.now;
+    /// Whether a lease may keep this queue off the hardware: its holder's own, or one that it has marked PREEMPTIBLE.
+    pub(crate) fn may_unmap(&self, lease: LeaseId, key: QueueKey) -> Result<(), Errno> {
         let queue = self.queue(key);
-        if queue.being_destroyed {
+        if queue.being_destroyed || queue.leaving {
             return Err(Errno::EBUSY);
         }
         if queue.hold.is_some_and(|hold| hold.lease != lease && self.lease_lives(hold.lease)) {
@@ -105,82 +127,43 @@ impl World {
         }
         let own = self.leases.get(&lease).is_some_and(|l| l.holder == queue.pid);
         let preemptible = marked && queue.marks.policy & KFD_GPREEMPT_POLICY_PREEMPTIBLE != 0;
-        if !own && !preemptible {
-            return Err(Errno::EPERM);
-        }
-        let was_active = queue.is_active();
-        let since = queue.hold.map_or(now, |hold| hold.since);
-        self.queue_mut(key).hold = Some(Hold { lease, since, touched: now });
-        self.arm_watchdog(lease);
-        Ok(was_active)
-    }
-
-    /// Gives a queue back. Returns whether the runlist of its node changes.
-    pub(crate) fn release(&mut self, lease: LeaseId, key: QueueKey) -> Result<bool, Errno> {
-        let queue = self.queue(key);
-        if queue.hold.is_some_and(|hold| hold.lease != lease && self.lease_lives(hold.lease)) {
-            return Err(Errno::EBUSY);
-        }
-        let queue = self.queue_mut(key);
-        let was_active = queue.is_active();
-        queue.hold = None;
-        if queue.reset {
-            return Err(Errno::EACCES);
-        }
-        // One that the reservation leaves out asks for a new runlist; that alone does not put it further ahead.
-        Ok(queue.is_active() && (!was_active || queue.throttled))
-    }
-
-    /// Gives back all queues that the lease holds and that `which` names; one round per node that changes.
-    /// Returns the rounds.
-    pub(crate) fn release_all(
-        &mut self,
-        lease: LeaseId,
-        which: impl Fn(&World, QueueKey) -> bool,
-    ) -> Vec<(NodeIndex, Job)> {
-        let mut jobs: Vec<Job> = vec![Job::default(); self.nodes.len()];
-        for position in 0..self.queues.len() {
-            let key = QueueKey(position);
-            let queue = self.queue(key);
-            if queue.alive && queue.hold.is_some_and(|hold| hold.lease == lease) && which(self, key) {
-                let node = queue.node.0;
-                let changed = self.release(lease, key).unwrap_or(false);
-                jobs[node].marks += 1;
-                jobs[node].execute |= changed;
-            }
-        }
-        jobs.into_iter().enumerate().filter(|(_, job)| job.marks > 0).map(|(n, job)| (NodeIndex(n), job)).collect()
+        if own || preemptible { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     // --- the end of a lease ---------------------------------------------------------------------------------------
 
-    /// The lease ends: what it held runs again, what it marked and reserved counts as none.
-    pub(crate) fn end_lease(&mut self, id: LeaseId) -> Vec<(NodeIndex, Job)> {
+    /// The last reference to the file of a lease goes, or the last but for calls that are under way: then the lease
+    /// ends with those.
+    pub(crate) fn close_lease(&mut self, id: LeaseId) -> Vec<(NodeIndex, Job)> {
+        match self.leases.get_mut(&id) {
+            Some(lease) if lease.calls > 0 => {
+                lease.closed = true;
+                Vec::new()
+            }
+            _ => self.end_lease(id),
+        }
+    }
+
+    /// The lease ends: what it marked and reserved counts as none from here on, and the jobs let run again what it
+    /// held or its reservation left out.
+    fn end_lease(&mut self, id: LeaseId) -> Vec<(NodeIndex, Job)> {
         let Some(lease) = self.leases.get_mut(&id).filter(|l| l.alive) else { return Vec::new() };
         lease.alive = false;
         lease.events.clear();
-        let mut jobs = self.release_all(id, |_, _| true);
-        for node in self.node_indices() {
-            if self.node(node).reservation.is_some_and(|r| r.lease == id) {
-                self.nodes[node.0].reservation = None;
-                if self.unthrottle(node) {
-                    match jobs.iter_mut().find(|(n, _)| *n == node) {
-                        Some((_, job)) => job.execute = true,
-                        None => jobs.push((node, Job { execute: true, ..Job::default() })),
-                    }
-                }
-            }
+        for it in self.nodes.iter_mut().filter(|it| it.reservation.is_some_and(|r| r.lease == id)) {
+            it.reservation = None;
         }
-        jobs
+        self.node_indices()
+            .filter(|node| self.rations_are_stale(*node) || !self.held_by(*node, id).is_empty())
+            .map(|node| (node, Job::of(Order::Release { lease: id })))
+            .collect()
     }
 
-    /// Lets all throttled queues of a node in again; true where there was one.
-    pub(crate) fn unthrottle(&mut self, node: NodeIndex) -> bool {
-        let mut any = false;
-        for queue in self.queues.iter_mut().filter(|q| q.alive && q.node == node) {
-            any |= std::mem::take(&mut queue.throttled);
-        }
-        any
+    /// A call on the file of a lease is out. Returns what ends with it.
+    pub(crate) fn leave_lease(&mut self, id: LeaseId) -> Vec<(NodeIndex, Job)> {
+        let lease = self.leases.get_mut(&id).expect("the call kept it");
+        lease.calls -= 1;
+        if lease.calls == 0 && lease.closed { self.end_lease(id) } else { Vec::new() }
     }
 
     // --- watchdog -------------------------------------------------------------------------------------------------
@@ -199,23 +182,15 @@ impl World {
     pub(crate) fn watchdog_event(&mut self, id: LeaseId) {
         let Some(lease) = self.leases.get_mut(&id).filter(|l| l.alive) else { return };
         lease.watchdog = None;
-        let (now, max_hold) = (self.now, lease.max_hold_ns());
-        let expired =
-            |world: &World, key: QueueKey| world.queue(key).hold.is_some_and(|hold| hold.touched + max_hold <= now);
-        let keys: Vec<QueueKey> = (0..self.queues.len())
-            .map(QueueKey)
-            .filter(|key| self.queue(*key).alive && self.queue(*key).hold.is_some_and(|h| h.lease == id))
-            .collect();
+        let max_hold = lease.max_hold_ns();
         let mut next = u64::MAX;
-        for key in keys {
-            if expired(self, key) {
-                self.announce_queue(id, KFD_GPREEMPT_EVENT_HOLD_EXPIRED, key);
-            } else if let Some(hold) = self.queue(key).hold {
-                next = next.min(hold.touched + max_hold);
+        for node in self.node_indices() {
+            let ends = self.held_by(node, id).into_iter().filter_map(|key| self.queue(key).hold);
+            let ends: Vec<u64> = ends.map(|hold| hold.touched + max_hold).collect();
+            next = ends.iter().copied().filter(|end| *end > self.now).fold(next, u64::min);
+            if ends.iter().any(|end| *end <= self.now) {
+                self.begin(node, Job::of(Order::Expire { lease: id }), false);
             }
-        }
-        for (node, job) in self.release_all(id, expired) {
-            self.begin(node, job, false);
         }
         if next != u64::MAX {
             self.leases.get_mut(&id).expect("looked up above").watchdog = Some(next);
@@ -276,7 +251,7 @@ impl World {
         }
     }
 
-    fn announce_queue(&mut self, id: LeaseId, kind: u32, key: QueueKey) {
+    pub(crate) fn announce_queue(&mut self, id: LeaseId, kind: u32, key: QueueKey) {
         let queue = self.queue(key);
         let (pid, queue_id, gpu_id, time_ns) = (queue.pid, queue.id, self.node(queue.node).gpu_id, self.now);
         let Some(lease) = self.leases.get_mut(&id) else { return };

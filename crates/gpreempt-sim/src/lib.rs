@@ -24,6 +24,7 @@ mod lease;
 pub mod machine;
 pub mod mqd;
 mod node;
+mod orders;
 pub mod pm4;
 mod process;
 mod queue;

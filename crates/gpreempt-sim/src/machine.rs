@@ -1,7 +1,7 @@
 //! The machine as its users see it: system calls, guests' work, and time.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
@@ -68,6 +68,8 @@ pub struct Ticket(pub u64);
 pub struct Machine {
     clock: Clock,
     world: Mutex<World>,
+    /// Rung whenever a command gives back the lock of its lease.
+    turns: Condvar,
 }
 
 impl Machine {
@@ -78,7 +80,7 @@ impl Machine {
     pub fn boot(config: Config) -> Result<Machine, ConfigError> {
         let kind = config.clock;
         let world = World::boot(config)?;
-        Ok(Machine { clock: Clock::new(kind), world: Mutex::new(world) })
+        Ok(Machine { clock: Clock::new(kind), world: Mutex::new(world), turns: Condvar::new() })
     }
 
     fn enter(&self) -> MutexGuard<'_, World> {
@@ -136,11 +138,12 @@ impl Machine {
     /// `open(path, O_RDWR | O_CLOEXEC)`; only `/dev/kfd` and `/dev/null` are devices.
     ///
     /// # Errors
-    /// ENOENT, ESRCH (no such task).
+    /// ENOENT, ESRCH (no such task), EINVAL (`/dev/kfd` while a GPU is reset).
     pub fn open(&self, task: Task, path: &str) -> Result<FileId, Errno> {
         let mut world = self.enter();
         world.process(task.pid)?;
         let file = match path {
+            "/dev/kfd" if world.is_locked() => return Err(Errno::EINVAL),
             "/dev/kfd" => {
                 world.open_kfd(task.pid)?;
                 File::Kfd
@@ -164,7 +167,7 @@ impl Machine {
         argument: &mut [u8],
         memory: &mut dyn UserMemory,
     ) -> Result<i32, Errno> {
-        let mut call = Call::new(&self.clock, &self.world, task, memory);
+        let mut call = Call::new(&self.clock, &self.world, &self.turns, task, memory);
         kfd::ioctl(&mut call, file, request, argument)
     }
 
@@ -198,11 +201,11 @@ impl Machine {
     /// EBADF.
     pub fn close(&self, task: Task, file: FileId) -> Result<(), Errno> {
         let mut memory = NoMemory;
-        let mut call = Call::new(&self.clock, &self.world, task, &mut memory);
+        let mut call = Call::new(&self.clock, &self.world, &self.turns, task, &mut memory);
         if let File::Lease(lease) = call.files.remove(task, file)? {
             // Restoring is part of the last close.
-            let jobs = call.end_lease(lease);
-            call.run(&jobs);
+            let jobs = call.close_lease(lease);
+            call.run(jobs);
         }
         Ok(())
     }

@@ -83,8 +83,8 @@ pub(crate) struct Node {
     pub(crate) mapping: Option<Vec<QueueKey>>,
     /// When the firmware has done what it was told.
     pub(crate) firmware_free: u64,
-    /// Where the next slice starts in the runlist.
-    pub(crate) cursor: usize,
+    /// Whose turn is next: the first queue of the runlist that did not fit; None where all did.
+    pub(crate) next: Option<QueueKey>,
     pub(crate) firmware_generation: u64,
     /// The shader array, then every SDMA engine.
     pub(crate) pools: Vec<Pool>,

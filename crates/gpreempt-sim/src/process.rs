@@ -66,6 +66,8 @@ pub(crate) struct Device {
     pub(crate) evicted_ns: u64,
     /// What a lease wants of queues that are created here from now on.
     pub(crate) marks: Marks,
+    /// One of its queues here was reset, now or once (`pdd->has_reset_queue`): nothing clears that.
+    pub(crate) has_reset_queue: bool,
     /// Doorbells in use.
     pub(crate) doorbells: Vec<bool>,
 }

@@ -68,6 +68,8 @@ pub(crate) struct Queue {
     pub(crate) gws: bool,
     pub(crate) alive: bool,
     pub(crate) being_destroyed: bool,
+    /// The driver takes it out of the runlist for good, and unlinks it when the round has ended.
+    pub(crate) leaving: bool,
     /// Its owner destroys it as soon as the debugger lets go.
     pub(crate) destroy_on_resume: bool,
     pub(crate) suspended: bool,
@@ -99,7 +101,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// Whether the driver puts it into the runlist: KFD's `QUEUE_IS_ACTIVE` with the series' reason bit.
     pub(crate) fn is_active(&self) -> bool {
-        self.alive && !self.is_disabled() && self.evicted == 0 && !self.suspended && self.hold.is_none() && !self.reset
+        let wanted = self.alive && !self.leaving && !self.is_disabled();
+        wanted && self.evicted == 0 && !self.suspended && self.hold.is_none() && !self.reset
     }
 
     /// Its owner switched it off.

@@ -22,8 +22,8 @@ pub(crate) enum Event {
     Watchdog { lease: LeaseId },
     /// An injected fault strikes.
     Fault { index: usize },
-    /// A node has been reset.
-    ResetDone { node: NodeIndex },
+    /// A node has been reset; `reset` counts its resets.
+    ResetDone { node: NodeIndex, reset: u32 },
 }
 
 /// A priority queue of events. Events at the same time happen in the order in which they were planned.

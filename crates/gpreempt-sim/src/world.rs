@@ -73,7 +73,7 @@ impl World {
             Event::Arrival { queue } => self.arrival_event(queue),
             Event::Watchdog { lease } => self.watchdog_event(lease),
             Event::Fault { index } => self.fault_event(index),
-            Event::ResetDone { node } => self.reset_done(node),
+            Event::ResetDone { node, reset } => self.reset_done(node, reset),
         }
     }
 

@@ -62,27 +62,80 @@ fn on_a_real_clock_a_call_takes_on_the_wall_what_it_is_modelled_to_take() {
     assert_eq!(progress(&machine, 10, 0, 5 * MS), 0);
 }
 
-#[test]
-fn two_threads_of_a_real_machine_work_on_different_nodes_at_the_same_time() {
+/// Two nodes on a real clock, each with one queue of process 10, where the firmware takes 50 ms to unmap.
+fn slow() -> Machine {
     let mut config = with_gpus(config(vec![guest(10, vec![queues(1, busy())])]), 2);
     config.clock = ClockKind::Real;
     config.cost.hws_unmap.ns = 50 * MS;
-    let machine = Machine::boot(config).unwrap();
+    Machine::boot(config).unwrap()
+}
+
+fn wait_for_round(machine: &Machine) {
+    while machine.counters().unmap_rounds == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn status_waits_for_a_round_of_its_node_and_of_no_other() {
+    let machine = slow();
     let user = User::new(&machine, ME);
     let leases = [user.lease(), user.lease()];
-    let start = machine.now();
+    let gpus = gpu_ids(&machine);
     let target = leases[0].offline(10);
+    let other = leases[1].attach(10).unwrap();
+    let start = machine.now();
     std::thread::scope(|scope| {
-        let machine = &machine;
         let unmap = scope.spawn(|| leases[0].unmap(&[entry(target, 0)]));
-        while machine.counters().unmap_rounds == 0 {
-            std::thread::yield_now();
-        }
-        // A status call does not wait for the round of another caller.
-        let status = leases[1].status();
-        assert_eq!(status.unmap_seq, 1);
+        wait_for_round(&machine);
+        assert_eq!(leases[1].node_status(gpus[1]).unwrap().unmap_seq, 0);
         assert!(machine.now() - start < 50 * MS);
+        // In the middle of the round nothing would be mapped; after it, one queue is held.
+        let status = leases[1].node_status(gpus[0]).unwrap();
+        assert!(machine.now() - start >= 50 * MS);
+        assert_eq!((status.unmap_seq, status.preempted, status.active_hqd), (1, 1, 0));
+        assert_ne!(leases[1].state(other, 0) & gpreempt_sys::KFD_GPREEMPT_STATE_PREEMPTED, 0);
         assert_eq!(unmap.join().unwrap().ok, 1);
     });
-    assert!(machine.now() - start >= 50 * MS);
+}
+
+#[test]
+fn commands_of_one_lease_run_one_after_the_other_and_those_of_two_side_by_side() {
+    let machine = slow();
+    let user = User::new(&machine, ME);
+    let (lease, other) = (user.lease(), user.lease());
+    let target = lease.offline(10);
+    let start = machine.now();
+    std::thread::scope(|scope| {
+        let unmap = scope.spawn(|| lease.unmap(&[entry(target, 0)]));
+        wait_for_round(&machine);
+        other.attach(10).unwrap();
+        assert!(machine.now() - start < 50 * MS);
+        // On the other node: but for the lease's lock, nothing to wait for.
+        assert_eq!(lease.unmap(&[entry(target, 1)]).results(), [0]);
+        assert!(machine.now() - start >= 100 * MS);
+        assert_eq!(unmap.join().unwrap().ok, 1);
+    });
+}
+
+#[test]
+fn a_lease_that_is_closed_in_the_middle_of_a_call_ends_with_the_call() {
+    let mut config = config(vec![guest(10, vec![queues(1, busy())])]);
+    config.clock = ClockKind::Real;
+    config.cost.ioctl.ns = 20 * MS;
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let (task, file) = (lease.user.task, lease.file);
+    let ioctls = machine.counters().ioctls;
+    std::thread::scope(|scope| {
+        let unmap = scope.spawn(|| lease.unmap(&[entry(target, 0)]));
+        while machine.counters().ioctls == ioctls {
+            std::thread::yield_now();
+        }
+        machine.close(task, file).unwrap();
+        assert_eq!(unmap.join().unwrap().results(), [0]);
+    });
+    pass(&machine, 10 * MS);
+    assert!(progress(&machine, 10, 0, 10 * MS) > 0);
 }

@@ -35,17 +35,103 @@ fn hung_firmware_costs_its_node_the_timeout_and_the_other_node_nothing() {
     let status = lease.node_status(gpus[0]).unwrap();
     assert_eq!(status.flags, KFD_GPREEMPT_HQD_HWS | KFD_GPREEMPT_HQD_STOPPED | KFD_GPREEMPT_HQD_RESETTING);
     assert!(lease.events().iter().any(|e| e.r#type == KFD_GPREEMPT_EVENT_NODE_RESET && e.gpu_id == gpus[0]));
-    // The other node works on, and this one answers that it is being reset.
-    assert!(progress(&machine, 11, 1, 10 * MS) > 0);
+    // This one answers that it is being reset, and then takes runlists again.
     assert_eq!(lease.unmap(&[on(gpus[0])]).results(), [minus(Errno::EACCES)]);
     pass(&machine, 200 * MS);
     assert_eq!(lease.node_status(gpus[0]).unwrap().flags, KFD_GPREEMPT_HQD_HWS);
-    // After a reset what was there stays evicted for ever; newcomers run.
-    lease.remap(&[on(gpus[0])]);
-    assert_eq!(progress(&machine, 11, 0, 100 * MS), 0);
+}
+
+#[test]
+fn a_reset_of_one_gpu_evicts_every_process_from_all_gpus_for_ever() {
+    let machine = Machine::boot(with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 }));
+    let machine = machine.unwrap();
+    let task = gpreempt_sim::Task { pid: ME };
+    machine.advance_to(51 * MS);
+    // Meanwhile KFD takes no process.
+    assert_eq!(machine.open(task, "/dev/kfd"), Err(Errno::EINVAL));
+    assert_eq!(machine.spawn(&guest(12, vec![queues(1, busy())])), Err(Errno::EINVAL));
+    assert_eq!(machine.executed(12, 0), Err(Errno::ESRCH));
+    machine.advance_to(200 * MS);
+    for (pid, queue) in [(10, 0), (10, 2), (11, 0), (11, 1)] {
+        assert_eq!(progress(&machine, pid, queue, 20 * MS), 0, "queue {queue} of {pid}");
+    }
+    // Newcomers run, on the GPU that was reset too.
     machine.spawn(&guest(12, vec![queues(1, busy())])).unwrap();
     pass(&machine, 10 * MS);
-    assert_eq!(progress(&machine, 12, 0, 10 * MS), 10);
+    assert_eq!((progress(&machine, 12, 0, 10 * MS), progress(&machine, 12, 1, 10 * MS)), (10, 10));
+    assert!(machine.open(task, "/dev/kfd").is_ok());
+}
+
+#[test]
+fn a_reset_stops_all_partitions_of_its_gpu() {
+    let mut config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 1 });
+    let gpreempt_sim::config::Hardware::Model { partition, .. } = &mut config.hardware else { unreachable!() };
+    *partition = gpreempt_sim::config::Partition::Cpx;
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let gpus = gpu_ids(&machine);
+    machine.advance_to(51 * MS);
+    let resetting = |gpu: &u32| lease.node_status(*gpu).unwrap().flags & KFD_GPREEMPT_HQD_RESETTING != 0;
+    assert_eq!(gpus.iter().map(resetting).collect::<Vec<_>>(), [true, true, true, true, false, false, false, false]);
+    let events: Vec<u32> = lease.events().iter().map(|e| e.gpu_id).collect();
+    assert_eq!(events, gpus[..4]);
+}
+
+#[test]
+fn a_reset_that_meets_another_lasts_as_long_as_any() {
+    let mut config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 });
+    config.scenario.faults.push(Fault { at: FaultPoint::Time(120 * MS), kind: FaultKind::NodeReset { node: 0 } });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let gpu = gpu_ids(&machine)[0];
+    for (ms, resetting) in [(149, true), (151, true), (219, true), (221, false)] {
+        machine.advance_to(ms * MS);
+        assert_eq!(lease.node_status(gpu).unwrap().flags & KFD_GPREEMPT_HQD_RESETTING != 0, resetting, "after {ms} ms");
+    }
+}
+
+#[test]
+fn hung_firmware_loses_every_queue_of_its_node_mapped_or_not() {
+    let config = with_fault(two_nodes(), FaultPoint::Round { nth: 2 }, FaultKind::HwsTimeout { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    assert_eq!(lease.unmap(&[entry(target, 0)]).results(), [0]);
+    assert_eq!(lease.unmap(&[entry(target, 1)]).results(), [minus(Errno::ETIME)]);
+    let reset: Vec<bool> =
+        lease.queues(target, ALL).unwrap().iter().map(|q| q.state & KFD_GPREEMPT_STATE_RESET != 0).collect();
+    // Two on the hung node, of which one was held; two on the other.
+    assert_eq!(reset, [true, true, false, false]);
+}
+
+#[test]
+fn hung_firmware_changes_no_mapped_set() {
+    let light = gpreempt_sim::config::Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 };
+    let crowd = config(vec![guest(10, vec![queues(30, light)])]);
+    let config = with_fault(crowd, FaultPoint::Round { nth: 1 }, FaultKind::HwsTimeout { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    pass(&machine, 100 * MS);
+    let slices = machine.counters().slices;
+    assert!(slices > 0);
+    assert_eq!(lease.unmap(&[entry(target, 0)]).results(), [minus(Errno::ETIME)]);
+    assert_eq!(machine.counters().slices, slices);
+}
+
+#[test]
+fn a_process_with_a_queue_that_was_reset_can_never_update_another_there() {
+    let mut mine = guest(0, vec![queues(2, busy())]);
+    mine.caller = true;
+    let fault = FaultKind::QueueReset { pid: ME, queue: 1 };
+    let machine = Machine::boot(with_fault(config(vec![mine]), FaultPoint::Round { nth: 1 }, fault)).unwrap();
+    let user = User::new(&machine, ME);
+    let ring = (user.lease().queues(0, 0).unwrap()[0].ring_base, 65536);
+    assert_eq!(user.update(0, ring, 100), Ok(0));
+    assert_eq!(user.update(0, ring, 100), Err(Errno::EACCES));
+    let mut args = kfd_ioctl_destroy_queue_args { queue_id: 1, pad: 0 };
+    assert_eq!(user.call(AMDKFD_IOC_DESTROY_QUEUE, &mut args), Ok(0));
+    assert_eq!(user.update(0, ring, 100), Err(Errno::EACCES));
 }
 
 #[test]
@@ -125,10 +211,11 @@ fn a_queue_that_will_not_yield_holds_up_the_next_unmap_of_its_node_and_is_reset_
 }
 
 #[test]
-fn a_queue_or_process_that_vanishes_in_the_middle_of_a_batch_fails_its_entry_alone() {
+fn a_queue_or_process_that_vanishes_in_the_middle_of_a_batch_fails_its_entries_alone() {
     for (kind, results) in [
         (FaultKind::QueueDestroyed { pid: 10, queue: 1 }, [0, minus(Errno::ENOENT), 0]),
-        (FaultKind::ProcessGone { pid: 10 }, [0, minus(Errno::ESRCH), 0]),
+        // Both of its queues are gone when the node is locked, though one was named before it died.
+        (FaultKind::ProcessGone { pid: 10 }, [minus(Errno::ESRCH), minus(Errno::ESRCH), 0]),
     ] {
         let config = with_fault(two_nodes(), FaultPoint::Batch { nth: 1, entry: 1 }, kind.clone());
         let machine = Machine::boot(config).unwrap();

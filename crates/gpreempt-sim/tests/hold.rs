@@ -76,6 +76,29 @@ fn only_an_idle_queue_is_unmapped_if_idle() {
 }
 
 #[test]
+fn whether_a_queue_is_idle_is_asked_only_of_one_that_the_lease_may_stop() {
+    let mut mine = guest(0, vec![queues(1, busy())]);
+    mine.caller = true;
+    let machine = Machine::boot(config(vec![mine, guest(10, vec![queues(2, busy())])])).unwrap();
+    let user = User::new(&machine, ME);
+    let (lease, other) = (user.lease(), user.lease());
+    let target = lease.attach(10).unwrap();
+    let if_idle = |target, queue| kfd_gpreempt_entry { flags: KFD_GPREEMPT_ENTRY_IF_IDLE, ..entry(target, queue) };
+    assert_eq!(lease.unmap(&[if_idle(target, 0)]).results(), [minus(Errno::EPERM)]);
+    other.unmap(&[entry(0, 0)]);
+    assert_eq!(lease.unmap(&[if_idle(0, 0)]).results(), [minus(Errno::EBUSY)]);
+    // What is held already is where it should be, busy or not, and naming it renews its hold.
+    let lease = user.lease_for(500);
+    let target = lease.offline(10);
+    lease.unmap(&[entry(target, 0)]);
+    pass(&machine, 400 * MS);
+    let batch = lease.unmap(&[if_idle(target, ALL)]);
+    pass(&machine, 200 * MS);
+    assert_ne!(lease.state(target, 0) & KFD_GPREEMPT_STATE_PREEMPTED, 0);
+    assert_eq!((batch.entries[0].result, batch.entries[0].num_queues), (0, 1));
+}
+
+#[test]
 fn lazy_activation_of_an_existing_queue_unmaps_it_only_while_idle() {
     let machine = Machine::boot(config(vec![guest(10, vec![queues(2, Workload::Manual)])])).unwrap();
     let lease = User::new(&machine, ME).lease();
@@ -205,6 +228,7 @@ fn events_that_nobody_reads_are_counted_not_lost_in_silence() {
     for _ in 0..600 {
         let ids = machine.create_queues(10, &spec).unwrap();
         machine.destroy_queue(10, ids[0]).unwrap();
+        pass(&machine, 10 * MS);
     }
     let mut seen = 0;
     loop {
@@ -221,4 +245,42 @@ fn events_that_nobody_reads_are_counted_not_lost_in_silence() {
     let task = lease.user.task;
     assert_eq!(machine.read(task, lease.file, &mut [0; 39]), Err(Errno::EINVAL));
     assert_eq!(machine.read(task, lease.file, &mut [0; 40]), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn a_queue_is_the_callers_while_the_caller_holds_it() {
+    let machine = one_guest();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let held = KFD_GPREEMPT_STATE_PREEMPTED | KFD_GPREEMPT_STATE_MINE | KFD_GPREEMPT_STATE_PREEMPTIBLE;
+    assert_eq!(lease.unmap(&[entry(target, 0)]).entries[0].state, held);
+    let mapped = KFD_GPREEMPT_STATE_ACTIVE | KFD_GPREEMPT_STATE_PREEMPTIBLE;
+    assert_eq!(lease.remap(&[entry(target, 0)]).entries[0].state, mapped);
+}
+
+#[test]
+fn a_process_without_kfd_carries_the_mark_of_one_lease() {
+    let mut late = guest(11, vec![]);
+    late.runtime_enabled = false;
+    let machine = Machine::boot(config(vec![late])).unwrap();
+    let user = User::new(&machine, ME);
+    let (first, second) = (user.lease(), user.lease());
+    let preemptible = KFD_GPREEMPT_POLICY_PREEMPTIBLE;
+    first.offline(11);
+    let target = second.attach(11).unwrap();
+    assert_eq!(second.policy(entry(target, ALL), preemptible, 0).queue.result, minus(Errno::EBUSY));
+    first.close();
+    assert_eq!(second.policy(entry(target, ALL), preemptible, 0).queue.result, 0);
+}
+
+#[test]
+fn a_process_that_is_gone_can_still_be_detached_once() {
+    let machine = one_guest();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    machine.kill(10).unwrap();
+    assert_eq!(lease.unmap(&[entry(target, ALL)]).results(), [minus(Errno::ESRCH)]);
+    assert_eq!(lease.detach(target), Ok(0));
+    assert_eq!(lease.detach(target), Err(Errno::ESRCH));
+    assert_eq!(lease.detach(target + 1), Err(Errno::ESRCH));
 }

@@ -130,6 +130,24 @@ fn evictions_nest() {
 }
 
 #[test]
+fn an_eviction_is_of_the_process_on_every_node_with_queues_there_or_without() {
+    let machine = Machine::boot(config(vec![guest(10, vec![]), guest(11, vec![queues(1, busy())])])).unwrap();
+    // Evicted without a queue: one that comes meanwhile waits.
+    machine.evict(10, true).unwrap();
+    let queue = machine.create_queues(10, &queues(1, busy())).unwrap()[0];
+    assert!(!runs(&machine, 10, queue));
+    machine.evict(10, false).unwrap();
+    assert!(runs(&machine, 10, queue));
+    // Restored without a queue: the next one runs.
+    machine.evict(10, true).unwrap();
+    machine.destroy_queue(10, queue).unwrap();
+    pass(&machine, 10 * MS);
+    machine.evict(10, false).unwrap();
+    let queue = machine.create_queues(10, &queues(1, busy())).unwrap()[0];
+    assert!(runs(&machine, 10, queue));
+}
+
+#[test]
 fn smi_events_tell_a_process_of_its_own_evictions_and_root_of_all() {
     for (root, all, heard) in [(false, true, false), (true, false, false), (true, true, true)] {
         let mut config = config(vec![guest(10, vec![queues(1, busy())])]);

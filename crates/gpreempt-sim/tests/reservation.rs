@@ -64,6 +64,50 @@ fn naming_a_queue_that_is_not_throttled_asks_for_no_round() {
 }
 
 #[test]
+fn a_throttled_queue_comes_in_as_soon_as_it_is_no_offline_queue_any_more() {
+    const PREEMPTIBLE: u32 = KFD_GPREEMPT_POLICY_PREEMPTIBLE;
+    let ways: [(&str, fn(Lease<'_>, u32)); 3] = [
+        ("its lease ends", |lease, _| lease.close()),
+        ("its mark is cleared", |lease, target| {
+            assert_eq!(lease.policy(entry(target, ALL), 0, PREEMPTIBLE).queue.result, 0);
+        }),
+        ("it is detached", |lease, target| assert_eq!(lease.detach(target), Ok(0))),
+    ];
+    for (way, end) in ways {
+        let machine = Machine::boot(root(vec![guest(10, vec![queues(20, light())])])).unwrap();
+        let user = User::new(&machine, ME);
+        let (owner, lease) = (user.lease(), user.lease());
+        let target = lease.offline(10);
+        owner.reserve(50, 50).unwrap();
+        assert_eq!(owner.status().throttled, 8);
+        end(lease, target);
+        let status = owner.status();
+        assert_eq!((status.throttled, status.active_hqd), (0, 20), "{way}");
+        pass(&machine, 10 * MS);
+        for queue in 0..20 {
+            assert!(progress(&machine, 10, queue, 10 * MS) > 0, "{way}: queue {queue}");
+        }
+    }
+}
+
+#[test]
+fn a_throttled_queue_that_gets_global_wave_sync_comes_in() {
+    let mut mine = guest(0, vec![queues(2, light())]);
+    mine.caller = true;
+    let machine = Machine::boot(root(vec![mine])).unwrap();
+    let user = User::new(&machine, ME);
+    let lease = user.lease();
+    lease.policy(entry(0, ALL), KFD_GPREEMPT_POLICY_PREEMPTIBLE, 0);
+    lease.reserve(0, 4).unwrap();
+    assert_eq!(lease.status().throttled, 2);
+    let mut args = kfd_ioctl_alloc_queue_gws_args { queue_id: 0, num_gws: 64, ..Default::default() };
+    assert_eq!(user.call(AMDKFD_IOC_ALLOC_QUEUE_GWS, &mut args), Ok(0));
+    assert_eq!(lease.status().throttled, 1);
+    pass(&machine, 10 * MS);
+    assert!(progress(&machine, ME, 0, 10 * MS) > 0);
+}
+
+#[test]
 fn a_held_queue_leaves_its_turn_to_another() {
     let machine = Machine::boot(root(vec![guest(10, vec![queues(13, light())])])).unwrap();
     let lease = User::new(&machine, ME).lease();

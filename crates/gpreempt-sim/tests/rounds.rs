@@ -242,3 +242,36 @@ fn an_unmap_waits_until_the_runlist_before_it_is_through() {
     assert_eq!(batch.elapsed_ns, mapping + 200 * US + SAVE);
     assert_eq!(progress(&machine, 10, 1, 10 * MS), 0);
 }
+
+#[test]
+fn a_queue_is_marked_when_its_node_is_locked_not_before() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(1, busy())]), guest(11, vec![])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    // The round of this one is under way when the call comes.
+    machine.create_queues(11, &queues(1, busy())).unwrap();
+    let batch = lease.unmap(&[entry(target, 0)]);
+    assert!(batch.elapsed_ns > US + batch.max_node_ns);
+    assert_eq!(lease.queues(target, 0).unwrap()[0].preempted_ns, batch.max_node_ns + US);
+}
+
+#[test]
+fn a_queue_that_ends_runs_until_a_round_has_saved_its_waves() {
+    let two = || Machine::boot(config(vec![guest(10, vec![queues(1, busy())]), guest(11, vec![queues(1, busy())])]));
+    let ways: [(&str, fn(&Machine)); 2] = [
+        ("destroyed", |machine| machine.destroy_queue(10, 0).unwrap()),
+        ("its owner killed", |machine| machine.kill(10).unwrap()),
+    ];
+    for (way, end) in ways {
+        let machine = two().unwrap();
+        let lease = User::new(&machine, ME).lease();
+        end(&machine);
+        let before = machine.service(11, 0).unwrap();
+        // While the driver writes the packets, both share the node.
+        pass(&machine, 10 * US);
+        assert_eq!(machine.service(11, 0).unwrap() - before, 5 * US, "{way}");
+        pass(&machine, 200 * US + SAVE + 20 * US);
+        assert_eq!(machine.counters().waves_saved, WAVES, "{way}");
+        assert_eq!(lease.status().queues_total, 1, "{way}");
+    }
+}

@@ -48,6 +48,24 @@ fn a_hundred_queues_on_twenty_four_slots_all_make_progress_within_five_slices() 
 }
 
 #[test]
+fn the_rotation_goes_on_over_rounds_that_come_more_often_than_slices() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(40, light())]), guest(11, vec![])])).unwrap();
+    let before: Vec<u64> = (0..40).map(|queue| machine.executed(10, queue).unwrap()).collect();
+    for _ in 0..40 {
+        // A slice is 10 ms.
+        let ids = machine.create_queues(11, &queues(1, Workload::Manual)).unwrap();
+        pass(&machine, 5 * MS);
+        machine.destroy_queue(11, ids[0]).unwrap();
+        pass(&machine, 5 * MS);
+    }
+    for queue in 0..40 {
+        let packets = machine.executed(10, queue).unwrap() - before[queue as usize];
+        // 24 of 40 at a time, less what the rounds take.
+        assert!((100..=300).contains(&packets), "queue {queue}: {packets}");
+    }
+}
+
+#[test]
 fn a_slice_changes_only_the_queues_that_leave_and_come() {
     let machine = Machine::boot(config(vec![guest(10, vec![queues(25, light())])])).unwrap();
     pass(&machine, 10 * MS);
@@ -131,6 +149,8 @@ fn a_queue_of_a_full_node_is_refused_as_the_kernel_refuses_it() {
     assert_eq!(machine.create_queues(11, &copies), Err(Errno::ENOMEM));
     // Ids are the lowest free ones.
     machine.destroy_queue(10, 7).unwrap();
+    // Once the rounds of all that were created are through.
+    pass(&machine, 1000 * MS);
     assert_eq!(machine.create_queues(10, &queues(1, Workload::Manual)), Ok(vec![7]));
 }
 

@@ -9,9 +9,8 @@ impl World {
     /// The driver builds the runlist of what is active now: processes and their queues, newest first. False where
     /// there is nothing to map.
     pub(crate) fn build_runlist(&mut self, node: NodeIndex) -> bool {
-        self.throttle(node);
-        let mut runlist = std::mem::take(&mut self.nodes[node.0].runlist);
-        runlist.clear();
+        self.ration(node);
+        let mut runlist = Vec::new();
         let (mut compute, mut gws) = (0, 0);
         for key in self.queues_of(node) {
             let queue = self.queue(key);
@@ -25,8 +24,13 @@ impl World {
         let over = it.processes.len() > it.process_slots as usize || compute > it.slots || gws > 1;
         let news = over && !it.oversubscribed;
         it.oversubscribed = over;
-        it.runlist = runlist;
-        it.cursor = 0;
+        // The rotation goes on where it was, or with the next after that which is still there. An assumption about the
+        // firmware; one that began anew would never serve the last queues where rounds are more frequent than slices.
+        let before = std::mem::replace(&mut it.runlist, runlist);
+        if let Some(start) = it.next.take().and_then(|next| before.iter().position(|key| *key == next)) {
+            let in_turn = before[start..].iter().chain(&before[..start]);
+            it.next = in_turn.copied().find(|key| it.runlist.contains(key)).filter(|_| over);
+        }
         let any = !it.runlist.is_empty();
         if news {
             self.announce_oversubscribed(node);
@@ -50,7 +54,11 @@ impl World {
     }
 
     /// Under a reservation: the offline queues that take part now are the least recently served.
-    fn throttle(&mut self, node: NodeIndex) {
+    fn ration(&mut self, node: NodeIndex) {
+        let all: Vec<QueueKey> = self.queues_of(node).collect();
+        for key in all {
+            self.queues[key.0].throttled = false;
+        }
         let Some(reservation) = self.node(node).reservation else { return };
         let mut candidates = self.offline_candidates(node);
         candidates.sort_by_key(|key| (self.queue(*key).served, *key));
@@ -63,6 +71,16 @@ impl World {
                 queue.served = it.service;
             }
         }
+    }
+
+    /// Whether a new runlist would leave out more or fewer offline queues than the present one, or others than of this
+    /// class.
+    pub(crate) fn rations_are_stale(&self, node: NodeIndex) -> bool {
+        let limit = self.node(node).reservation.map_or(usize::MAX, |r| r.offline_max as usize);
+        let candidates = self.offline_candidates(node);
+        let left_out = candidates.iter().filter(|key| self.queue(**key).throttled).count();
+        let active = |key: &QueueKey| self.queue(*key).is_active() && self.queue(*key).throttled;
+        left_out != candidates.len().saturating_sub(limit) || self.queues_of(node).filter(active).count() != left_out
     }
 
     /// RUN_LIST is on the HIQ: the firmware maps what fits.
@@ -79,7 +97,7 @@ impl World {
         self.map(node, window, time);
     }
 
-    /// The queues of the runlist that the firmware maps next, and moves the cursor behind them.
+    /// The queues of the runlist that the firmware maps next; the first one that does not fit is the next to come.
     fn next_window(&mut self, node: NodeIndex) -> Vec<QueueKey> {
         let it = &self.nodes[node.0];
         if !it.oversubscribed {
@@ -87,16 +105,15 @@ impl World {
         }
         let (mut window, mut compute, mut gws, mut skipped) = (Vec::new(), 0, 0, None);
         let mut pids: Vec<u32> = Vec::new();
-        for offset in 0..it.runlist.len() {
-            let position = (it.cursor + offset) % it.runlist.len();
-            let key = it.runlist[position];
+        let start = it.next.and_then(|next| it.runlist.iter().position(|key| *key == next)).unwrap_or(0);
+        for key in it.runlist[start..].iter().chain(&it.runlist[..start]).copied() {
             let queue = &self.queues[key.0];
             let known = pids.contains(&queue.pid);
             let fits = (known || pids.len() < it.process_slots as usize)
                 && (!queue.is_compute() || compute < it.slots)
                 && (!queue.gws || gws == 0);
             if !fits {
-                skipped.get_or_insert(position);
+                skipped.get_or_insert(key);
                 continue;
             }
             if !known {
@@ -106,7 +123,7 @@ impl World {
             gws += u32::from(queue.gws);
             window.push(key);
         }
-        self.nodes[node.0].cursor = skipped.unwrap_or(0);
+        self.nodes[node.0].next = skipped;
         window
     }
 

@@ -6,7 +6,9 @@
 use nix::errno::Errno;
 
 use crate::config::FaultKind;
+use crate::kfd::{Look, Seen};
 use crate::node::{NodeIndex, SHADERS};
+use crate::orders::{Order, Touched};
 use crate::queue::QueueKey;
 use crate::timeline::Event;
 use crate::world::World;
@@ -15,13 +17,17 @@ use crate::world::World;
 pub(crate) type RoundId = u64;
 
 /// What the driver wants of a node while it holds the lock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
-    /// Queues looked at and marked.
+    /// What is done to queues before the round.
+    pub(crate) orders: Vec<Order>,
+    /// What the caller wants to know at the end.
+    pub(crate) look: Look,
+    /// Queues looked at and marked besides those of the orders.
     pub(crate) marks: u64,
     /// Driver work before the packets, ns.
     pub(crate) extra_ns: u64,
-    /// Whether anything changed, so that the node must be executed.
+    /// Executes the node even if the orders change nothing.
     pub(crate) execute: bool,
     /// Grace period in 1000 engine clocks; None = the hardware's default, which is none.
     pub(crate) grace: Option<u32>,
@@ -29,14 +35,24 @@ pub(crate) struct Job {
     pub(crate) leave_unmapped: bool,
 }
 
+impl Job {
+    /// One order, and a round if it changes something.
+    pub(crate) fn of(order: Order) -> Job {
+        Job { orders: vec![order], ..Job::default() }
+    }
+}
+
 /// How a job went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// From taking the lock to giving it back, ns.
     pub(crate) duration: u64,
     /// Whether the node had a runlist and was unmapped.
     pub(crate) round: bool,
     pub(crate) result: Result<(), Errno>,
+    /// Queues that entries named.
+    pub(crate) touched: Vec<Touched>,
+    pub(crate) seen: Seen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +81,7 @@ pub(crate) struct Round {
     started: u64,
     round: bool,
     result: Result<(), Errno>,
+    touched: Vec<Touched>,
 }
 
 impl World {
@@ -82,6 +99,7 @@ impl World {
             started: 0,
             round: false,
             result: Ok(()),
+            touched: Vec::new(),
         });
         if it.current.is_none() {
             self.start_next(node);
@@ -99,13 +117,15 @@ impl World {
     }
 
     fn start_next(&mut self, node: NodeIndex) {
-        let cost = &self.config.cost;
-        let (mark, unmap, runlist) = (cost.mark_queue.ns, cost.submit_unmap.ns, cost.submit_runlist.ns);
-        let it = &mut self.nodes[node.0];
-        let Some(mut round) = it.waiting.pop_front() else { return };
+        let Some(mut round) = self.nodes[node.0].waiting.pop_front() else { return };
         round.started = self.now;
-        let mut time = round.job.marks * mark + round.job.extra_ns;
-        if !round.job.execute {
+        let done = self.carry_out(node, &round.job.orders);
+        round.touched = done.touched;
+        let cost = &self.config.cost;
+        let (unmap, runlist) = (cost.submit_unmap.ns, cost.submit_runlist.ns);
+        let mut time = (round.job.marks + done.marks) * cost.mark_queue.ns + round.job.extra_ns;
+        let it = &self.nodes[node.0];
+        if !round.job.execute && !done.changed {
             round.phase = Phase::Leaving;
         } else if it.resetting {
             round.phase = Phase::Leaving;
@@ -145,16 +165,16 @@ impl World {
             return;
         }
         let round = it.current.as_ref().expect("only a current round plans phases");
-        let (phase, job) = (round.phase, round.job);
-        match phase {
+        let (grace, leave_unmapped) = (round.job.grace, round.job.leave_unmapped);
+        match round.phase {
             Phase::Marking if self.now < it.firmware_free => {
                 // The HIQ is in order: UNMAP_QUEUES waits until the last RUN_LIST is through.
                 let wait = it.firmware_free - self.now;
                 self.next_phase(node, wait);
             }
-            Phase::Marking => self.unmap(node, job),
+            Phase::Marking => self.unmap(node, grace),
             Phase::Grace(ns) => self.save(node, ns),
-            Phase::Saving => self.unmapped(node, job),
+            Phase::Saving => self.unmapped(node, grace.is_some(), leave_unmapped),
             Phase::Hung => self.hung(node),
             Phase::Submitting => {
                 self.submit_runlist(node);
@@ -165,14 +185,16 @@ impl World {
     }
 
     /// The firmware takes UNMAP_QUEUES off the HIQ.
-    fn unmap(&mut self, node: NodeIndex, job: Job) {
+    fn unmap(&mut self, node: NodeIndex, grace: Option<u32>) {
         self.nodes[node.0].unmaps += 1;
         self.counters.unmap_rounds += 1;
-        if job.grace.is_some() {
-            self.send_grace(node, job.grace);
+        if grace.is_some() {
+            self.send_grace(node, grace);
         }
         self.send_unmap(node);
         let nth = self.node(node).unmaps;
+        // What is mapped stays so until the packet is through, and for ever if the firmware hangs in it.
+        self.freeze_firmware(node);
         for fault in self.faults_of_round(node, nth) {
             match fault {
                 FaultKind::HwsTimeout { .. } => {
@@ -183,9 +205,8 @@ impl World {
                 other => self.strike(&other),
             }
         }
-        self.freeze_firmware(node);
         let longest = self.longest_wave(node);
-        let grace = job.grace.map_or(0, |clocks| self.node(node).grace_ns(clocks)).min(longest);
+        let grace = grace.map_or(0, |clocks| self.node(node).grace_ns(clocks)).min(longest);
         if grace > 0 { self.enter(node, Phase::Grace(grace), grace) } else { self.save(node, 0) }
     }
 
@@ -206,16 +227,18 @@ impl World {
     }
 
     /// The fence is there: all HQDs of the node are free.
-    fn unmapped(&mut self, node: NodeIndex, job: Job) {
+    fn unmapped(&mut self, node: NodeIndex, restore_grace: bool, leave_unmapped: bool) {
         let started = self.nodes[node.0].current.as_ref().expect("a round is under way").started;
-        if job.grace.is_some() {
+        if restore_grace {
             self.send_grace(node, None);
         }
         let it = &mut self.nodes[node.0];
         it.last_unmap_ns = self.now - started;
         it.active_runlist = false;
-        it.runlist.clear();
-        if !job.leave_unmapped && self.build_runlist(node) {
+        if leave_unmapped {
+            it.runlist.clear();
+            self.finish_round(node);
+        } else if self.build_runlist(node) {
             self.enter(node, Phase::Submitting, self.config.cost.submit_runlist.ns);
         } else {
             self.finish_round(node);
@@ -226,8 +249,9 @@ impl World {
     fn hung(&mut self, node: NodeIndex) {
         let it = &mut self.nodes[node.0];
         it.last_unmap_ns = self.now - it.current.as_ref().expect("a round is under way").started;
-        for key in it.mapped.clone() {
-            self.queues[key.0].reset = true;
+        let all: Vec<QueueKey> = self.queues_of(node).collect();
+        for key in all {
+            self.mark_reset(key);
         }
         self.reset_node(node, Errno::ETIME);
     }
@@ -244,10 +268,17 @@ impl World {
         let now = self.now;
         let it = &mut self.nodes[node.0];
         it.round_generation += 1;
-        let round = it.current.take().expect("a round is under way");
+        let mut round = it.current.take().expect("a round is under way");
+        self.conclude(node, &round.job.orders, &mut round.touched);
         if round.watched {
-            let report = Report { duration: now - round.started, round: round.round, result: round.result };
-            it.reports.insert(round.id, report);
+            let report = Report {
+                duration: now - round.started,
+                round: round.round,
+                result: round.result,
+                touched: round.touched,
+                seen: self.look(node, &round.job.look),
+            };
+            self.nodes[node.0].reports.insert(round.id, report);
         }
         self.start_next(node);
     }

@@ -15,19 +15,12 @@ use super::policy;
 use crate::call::Call;
 use crate::hw::rounds::Job;
 use crate::node::NodeIndex;
-use crate::queue::QueueKey;
+use crate::orders::{Effect, Order, Wish};
 use crate::world::{LeaseId, World};
-
-/// What becomes of the queues that an entry names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Unmap,
-    Remap,
-}
 
 /// What a command did, for its out fields.
 #[derive(Clone, Copy, Debug, Default)]
-struct Outcome {
+pub(super) struct Outcome {
     ok: u32,
     failed: u32,
     nodes: u32,
@@ -169,7 +162,7 @@ fn check_grace(grace: u32) -> Result<(), Errno> {
 fn check_entry(entry: &kfd_gpreempt_entry, wish: Wish) -> Result<(), Errno> {
     let known = match wish {
         Wish::Unmap => KFD_GPREEMPT_ENTRY_HOLD_NEW | KFD_GPREEMPT_ENTRY_IF_IDLE,
-        Wish::Remap => 0,
+        Wish::Remap | Wish::Policy { .. } => 0,
     };
     let hold_new_of_one = entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0 && entry.queue_id != KFD_GPREEMPT_ALL_QUEUES;
     if entry.flags & !known != 0 || entry.pad != 0 || hold_new_of_one { Err(Errno::EINVAL) } else { Ok(()) }
@@ -201,33 +194,39 @@ fn check_duplicates(world: &World, lease: LeaseId, entries: &[(kfd_gpreempt_entr
     Ok(())
 }
 
-/// The process and the queues that an entry names.
+/// What an entry names: a process, one of its queues or all, and the nodes where such are.
+pub(super) struct Named {
+    pub(super) pid: u32,
+    pub(super) queue: Option<u32>,
+    pub(super) nodes: Vec<NodeIndex>,
+}
+
 pub(super) fn resolve(
     world: &World,
     lease: LeaseId,
     entry: &kfd_gpreempt_entry,
     needs_permission: bool,
-) -> Result<(u32, Vec<QueueKey>), Errno> {
+) -> Result<Named, Errno> {
     let pid = world.leases[&lease].resolve(entry.target)?;
     let process = world.process(pid)?;
     if needs_permission {
         world.may_hold(lease, pid)?;
     }
-    let node = match entry.gpu_id {
+    let wanted = match entry.gpu_id {
         0 => None,
         gpu_id => Some(world.node_by_gpu(gpu_id).ok_or(Errno::ENOENT)?),
     };
-    let matches = |key: &QueueKey| node.is_none_or(|n| world.queue(*key).node == n);
     if entry.queue_id == KFD_GPREEMPT_ALL_QUEUES {
-        let kfd = process.kfd.iter();
-        return Ok((pid, kfd.flat_map(|k| k.queues.values().copied()).filter(matches).collect()));
+        let has_queues = |n: &NodeIndex| process.kfd.as_ref().is_some_and(|kfd| !kfd.device(*n).queues.is_empty());
+        let nodes = world.node_indices().filter(|n| wanted.is_none_or(|w| w == *n) && has_queues(n)).collect();
+        return Ok(Named { pid, queue: None, nodes });
     }
-    let key = world.find_queue(pid, entry.queue_id)?;
-    if matches(&key) { Ok((pid, vec![key])) } else { Err(Errno::ENOENT) }
+    let node = world.queue(world.find_queue(pid, entry.queue_id)?).node;
+    if wanted.is_some_and(|w| w != node) {
+        return Err(Errno::ENOENT);
+    }
+    Ok(Named { pid, queue: Some(entry.queue_id), nodes: vec![node] })
 }
-
-/// A queue that an entry named: the entry's index, and whether the runlist changes.
-type Touched = (usize, QueueKey, bool);
 
 /// Does what the entries say and fills in their results.
 fn apply(
@@ -238,83 +237,87 @@ fn apply(
 ) -> Result<Outcome, Errno> {
     check_duplicates(call, lease, entries)?;
     call.batches += 1;
-    let grace = (grace != 0).then_some(grace);
-    let mut touched: Vec<Touched> = Vec::new();
-    for (index, (entry, wish)) in entries.iter_mut().enumerate() {
-        call.strike_in_batch(index as u32);
-        mark_entry(call, lease, index, entry, *wish, &mut touched);
+    let mut orders = Orders::new(call);
+    for (place, (entry, wish)) in entries.iter_mut().enumerate() {
+        call.strike_in_batch(place as u32);
+        orders.add(call, lease, place, entry, *wish);
     }
-    let mut jobs: Vec<Option<Job>> = vec![None; call.nodes.len()];
-    for (_, key, changed) in &touched {
-        let job = jobs[call.queue(*key).node.0].get_or_insert(Job { grace, ..Job::default() });
-        job.marks += 1;
-        job.execute |= changed;
+    Ok(orders.run(call, entries, (grace != 0).then_some(grace)))
+}
+
+/// The orders of a command, node by node.
+pub(super) struct Orders(Vec<Vec<Order>>);
+
+impl Orders {
+    pub(super) fn new(world: &World) -> Orders {
+        Orders(vec![Vec::new(); world.nodes.len()])
     }
-    let jobs: Vec<(NodeIndex, Job)> =
-        jobs.into_iter().enumerate().filter_map(|(node, job)| job.map(|job| (NodeIndex(node), job))).collect();
-    let mut outcome = Outcome { nodes: jobs.len() as u32, ..Outcome::default() };
-    for (node, report) in call.run(&jobs) {
-        outcome.rounds += u32::from(report.round);
-        outcome.max_node_ns = outcome.max_node_ns.max(report.duration);
-        if let Err(errno) = report.result {
-            for (index, key, changed) in &touched {
-                if *changed && call.queue(*key).node == node && entries[*index].0.result == 0 {
-                    entries[*index].0.result = -(errno as i32);
+
+    /// Adds what one entry says; one that names nothing gets its result.
+    pub(super) fn add(
+        &mut self,
+        world: &mut World,
+        lease: LeaseId,
+        place: usize,
+        entry: &mut kfd_gpreempt_entry,
+        wish: Wish,
+    ) {
+        (entry.result, entry.num_queues, entry.state) = (0, 0, 0);
+        let needs_permission = match wish {
+            Wish::Unmap => true,
+            Wish::Remap => false,
+            Wish::Policy { set, clear } => set | clear != 0,
+        };
+        let found = resolve(world, lease, entry, needs_permission).and_then(|named| {
+            if entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0 {
+                let lazy = KFD_GPREEMPT_POLICY_LAZY_ACTIVATION;
+                policy::mark_target(world, lease, entry.target, named.pid, entry.gpu_id, lazy, 0)?;
+            }
+            Ok(named)
+        });
+        let Named { pid, queue, nodes } = match found {
+            Ok(named) => named,
+            Err(errno) => {
+                entry.result = -(errno as i32);
+                return;
+            }
+        };
+        let if_idle = entry.flags & KFD_GPREEMPT_ENTRY_IF_IDLE != 0;
+        for node in nodes {
+            self.0[node.0].push(Order::Entry { place, lease, pid, queue, wish, if_idle });
+        }
+    }
+
+    /// Runs one job on each node that an entry touches and fills in the results.
+    pub(super) fn run(
+        self,
+        call: &mut Call<'_>,
+        entries: &mut [(kfd_gpreempt_entry, Wish)],
+        grace: Option<u32>,
+    ) -> Outcome {
+        let jobs = self.0.into_iter().enumerate().filter(|(_, orders)| !orders.is_empty());
+        let jobs = jobs.map(|(node, orders)| (NodeIndex(node), Job { orders, grace, ..Job::default() })).collect();
+        let mut outcome = Outcome::default();
+        for (_, report) in call.run(jobs) {
+            outcome.nodes += u32::from(report.touched.iter().any(|touched| touched.key.is_some()));
+            outcome.rounds += u32::from(report.round);
+            outcome.max_node_ns = outcome.max_node_ns.max(report.duration);
+            for touched in report.touched {
+                let entry = &mut entries[touched.place].0;
+                entry.num_queues += u32::from(matches!(touched.effect, Ok(Effect::Changed | Effect::Same)));
+                entry.state = touched.state;
+                let errno = match (touched.effect, report.result) {
+                    (Err(errno), _) | (Ok(Effect::Changed), Err(errno)) => Some(errno),
+                    _ => touched.reset.then_some(Errno::EACCES),
+                };
+                if let (Some(errno), 0) = (errno, entry.result) {
+                    entry.result = -(errno as i32);
                 }
             }
         }
-    }
-    for (index, key, _) in &touched {
-        let entry = &mut entries[*index].0;
-        if call.queue(*key).reset && entry.result == 0 {
-            entry.result = -(Errno::EACCES as i32);
-        }
-        entry.state = call.state_of(*key, lease);
-    }
-    outcome.ok = entries.iter().filter(|(entry, _)| entry.result == 0).count() as u32;
-    outcome.failed = entries.len() as u32 - outcome.ok;
-    outcome.elapsed_ns = call.now - call.began;
-    Ok(outcome)
-}
-
-fn mark_entry(
-    world: &mut World,
-    lease: LeaseId,
-    index: usize,
-    entry: &mut kfd_gpreempt_entry,
-    wish: Wish,
-    touched: &mut Vec<Touched>,
-) {
-    (entry.result, entry.num_queues, entry.state) = (0, 0, 0);
-    let (pid, keys) = match resolve(world, lease, entry, wish == Wish::Unmap) {
-        Ok(found) => found,
-        Err(errno) => {
-            entry.result = -(errno as i32);
-            return;
-        }
-    };
-    if entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0 {
-        let lazy = KFD_GPREEMPT_POLICY_LAZY_ACTIVATION;
-        if let Err(errno) = policy::mark_target(world, lease, entry.target, pid, entry.gpu_id, lazy, 0) {
-            entry.result = -(errno as i32);
-            return;
-        }
-    }
-    for key in keys {
-        let marked = match wish {
-            Wish::Unmap if entry.flags & KFD_GPREEMPT_ENTRY_IF_IDLE != 0 && !world.idle(key) => {
-                // Not an error: its state says that it stays.
-                touched.push((index, key, false));
-                continue;
-            }
-            Wish::Unmap => world.hold(lease, key),
-            Wish::Remap => world.release(lease, key),
-        };
-        match marked {
-            Ok(_) => entry.num_queues += 1,
-            Err(errno) if entry.result == 0 => entry.result = -(errno as i32),
-            Err(_) => {}
-        }
-        touched.push((index, key, marked.unwrap_or(false)));
+        outcome.ok = entries.iter().filter(|(entry, _)| entry.result == 0).count() as u32;
+        outcome.failed = entries.len() as u32 - outcome.ok;
+        outcome.elapsed_ns = call.now - call.began;
+        outcome
     }
 }

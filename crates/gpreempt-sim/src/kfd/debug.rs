@@ -265,15 +265,10 @@ impl World {
         }
     }
 
-    fn device_queues(&self, pid: u32, node: NodeIndex) -> Vec<QueueKey> {
-        let kfd = self.processes.get(&pid).and_then(|p| p.kfd.as_ref());
-        kfd.map_or_else(Vec::new, |kfd| kfd.device(node).queues.clone())
-    }
-
     /// Suspends the named queues of a node. Returns those that are suspended now, with their place in the array.
     fn mark_suspended(&mut self, pid: u32, node: NodeIndex, ids: &mut [u32]) -> Vec<(usize, QueueKey)> {
         let mut named = Vec::new();
-        for key in self.device_queues(pid, node) {
+        for key in self.queues_of_process(pid, node) {
             let queue = self.queue_mut(key);
             let Some(index) = find_id(ids, queue.id) else { continue };
             if !queue.suspended && (queue.exceptions & KFD_EC_MASK(EC_QUEUE_NEW) != 0 || queue.being_destroyed) {
@@ -290,7 +285,7 @@ impl World {
     /// Resumes the named queues of a node, or all. Returns how many that are, and the job; None where there are none.
     fn mark_resumed(&mut self, pid: u32, node: NodeIndex, mut ids: Option<&mut [u32]>) -> Option<(usize, Job)> {
         let mut count = 0;
-        for key in self.device_queues(pid, node) {
+        for key in self.queues_of_process(pid, node) {
             let queue = self.queue_mut(key);
             if let Some(ids) = ids.as_deref_mut() {
                 let Some(index) = find_id(ids, queue.id) else { continue };
@@ -312,7 +307,7 @@ impl World {
     }
 
     fn mark_errors(&self, pid: u32, node: NodeIndex, ids: &mut [u32]) {
-        for key in self.device_queues(pid, node) {
+        for key in self.queues_of_process(pid, node) {
             if let Some(index) = find_id(ids, self.queue(key).id) {
                 ids[index] |= KFD_DBG_QUEUE_ERROR_MASK;
             }
@@ -321,11 +316,11 @@ impl World {
 
     /// Owners that waited to destroy a suspended queue go on.
     fn finish_destroys(&mut self, pid: u32, node: NodeIndex) {
-        for key in self.device_queues(pid, node) {
+        for key in self.queues_of_process(pid, node) {
             let queue = self.queue_mut(key);
             if queue.destroy_on_resume && !queue.suspended {
                 queue.being_destroyed = false;
-                if let Ok(Some((node, job))) = self.destroy_queue(key) {
+                if let Ok((node, job)) = self.destroy_queue(key) {
                     self.begin(node, job, false);
                 }
             }
@@ -362,11 +357,10 @@ impl World {
     pub(crate) fn guest_destroys(&mut self, pid: u32, id: u32) -> Result<(), Errno> {
         let key = self.find_queue(pid, id)?;
         match self.destroy_queue(key) {
-            Ok(Some((node, job))) => {
+            Ok((node, job)) => {
                 self.begin(node, job, false);
                 Ok(())
             }
-            Ok(None) => Ok(()),
             Err(Errno::EINTR) => {
                 let queue = self.queue_mut(key);
                 queue.being_destroyed = true;

@@ -14,7 +14,9 @@ use super::arguments::{Direction, loose, strict};
 use super::{batch, number, policy, status};
 use crate::call::Call;
 use crate::file::File;
+use crate::hw::rounds::Job;
 use crate::lease::{Lease, Target};
+use crate::orders::Order;
 use crate::queue::Marks;
 use crate::world::{LeaseId, World};
 
@@ -57,8 +59,23 @@ pub(super) fn open(call: &mut Call<'_>, argument: &mut [u8]) -> Result<i32, Errn
     })
 }
 
-/// A command on the lease file.
+/// A command on the lease file. Commands of one lease run one after the other; asking for status waits for none.
 pub(super) fn dispatch(call: &mut Call<'_>, lease: LeaseId, nr: u32, argument: &mut [u8]) -> Result<i32, Errno> {
+    const HQD_STATUS: u32 = number(AMDKFD_IOC_GET_HQD_STATUS);
+    const QUEUE_STATUS: u32 = number(AMDKFD_IOC_GET_QUEUE_STATUS);
+    match nr {
+        HQD_STATUS => strict(argument, |args| status::hqd_status(call, args)),
+        QUEUE_STATUS => strict(argument, |args| status::queue_status(call, lease, args)),
+        _ => {
+            call.lock_lease(lease);
+            let answer = command(call, lease, nr, argument);
+            call.unlock_lease(lease);
+            answer
+        }
+    }
+}
+
+fn command(call: &mut Call<'_>, lease: LeaseId, nr: u32, argument: &mut [u8]) -> Result<i32, Errno> {
     const ATTACH: u32 = number(AMDKFD_IOC_GPREEMPT_ATTACH);
     const DETACH: u32 = number(AMDKFD_IOC_GPREEMPT_DETACH);
     const UNMAP: u32 = number(AMDKFD_IOC_BATCH_UNMAP_QUEUES);
@@ -68,8 +85,6 @@ pub(super) fn dispatch(call: &mut Call<'_>, lease: LeaseId, nr: u32, argument: &
     const STATE: u32 = number(AMDKFD_IOC_SET_QUEUE_STATE);
     const POLICY: u32 = number(AMDKFD_IOC_SET_QUEUE_POLICY);
     const RESERVATION: u32 = number(AMDKFD_IOC_SET_HQD_RESERVATION);
-    const HQD_STATUS: u32 = number(AMDKFD_IOC_GET_HQD_STATUS);
-    const QUEUE_STATUS: u32 = number(AMDKFD_IOC_GET_QUEUE_STATUS);
     match nr {
         ATTACH => strict(argument, |args| attach(call, lease, args)),
         DETACH => strict(argument, |args| detach(call, lease, args)),
@@ -80,8 +95,6 @@ pub(super) fn dispatch(call: &mut Call<'_>, lease: LeaseId, nr: u32, argument: &
         STATE => strict(argument, |args| batch::set_state(call, lease, args)),
         POLICY => strict(argument, |args| policy::set_policy(call, lease, args)),
         RESERVATION => strict(argument, |args| policy::set_reservation(call, lease, args)),
-        HQD_STATUS => strict(argument, |args| status::hqd_status(call, args)),
-        QUEUE_STATUS => strict(argument, |args| status::queue_status(call, lease, args)),
         _ => Err(Errno::ENOTTY),
     }
 }
@@ -98,7 +111,7 @@ fn attach(call: &mut Call<'_>, lease: LeaseId, args: &mut kfd_ioctl_gpreempt_att
     let nodes = call.nodes.len();
     let lease = call.leases.get_mut(&lease).expect("checked by the dispatcher");
     args.target = lease.handle_of(pid).unwrap_or_else(|| {
-        lease.targets.push(Target { pid, detached: false, policy: vec![0; nodes] });
+        lease.targets.push(Target { pid, detached: false, gone: false, policy: vec![0; nodes] });
         lease.targets.len() as u32
     });
     Ok(0)
@@ -109,11 +122,19 @@ fn detach(call: &mut Call<'_>, id: LeaseId, args: &mut kfd_ioctl_gpreempt_attach
         return Err(Errno::EINVAL);
     }
     let lease = call.leases.get_mut(&id).expect("checked by the dispatcher");
-    let pid = lease.target(args.target)?.pid;
-    lease.targets[args.target as usize - 1].detached = true;
-    call.unmark(id, pid);
-    let jobs = call.release_all(id, |world, key| world.queue(key).pid == pid);
-    call.run(&jobs);
+    let target = lease.target_mut(args.target)?;
+    target.detached = true;
+    if target.gone {
+        return Ok(0);
+    }
+    let pid = target.pid;
+    let Some(kfd) = call.process_mut(pid)?.kfd.as_mut() else { return Ok(0) };
+    for device in kfd.devices.iter_mut().filter(|d| d.marks.lease == id) {
+        device.marks = Marks::default();
+    }
+    let nodes = call.node_indices().filter(|node| !call.queues_of_process(pid, *node).is_empty());
+    let jobs = nodes.map(|node| (node, Job::of(Order::Detach { lease: id, pid }))).collect();
+    call.run(jobs);
     Ok(0)
 }
 
@@ -125,19 +146,5 @@ impl World {
         let (holder, target) = (self.process(holder)?, self.process(pid)?);
         let allowed = holder.pid == target.pid || holder.uid == target.uid || holder.privileged;
         if allowed { Ok(()) } else { Err(Errno::EPERM) }
-    }
-
-    /// Forgets what a lease said about a process and its queues.
-    fn unmark(&mut self, lease: LeaseId, pid: u32) {
-        let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) else { return };
-        for device in kfd.devices.iter_mut().filter(|d| d.marks.lease == lease) {
-            device.marks = Marks::default();
-        }
-        for key in kfd.queues.values() {
-            let marks = &mut self.queues[key.0].marks;
-            if marks.lease == lease {
-                *marks = Marks::default();
-            }
-        }
     }
 }

@@ -11,6 +11,8 @@ mod smi;
 mod status;
 mod stock;
 
+pub(crate) use status::{Look, Seen};
+
 use gpreempt_sys::{AMDKFD_COMMAND_START, AMDKFD_IOC_GPREEMPT_OPEN};
 use nix::errno::Errno;
 
@@ -48,8 +50,12 @@ pub(crate) fn ioctl(call: &mut Call<'_>, file: FileId, request: u32, argument: &
             if owner != task || !call.lease_lives(lease) {
                 return Err(Errno::EBADF);
             }
+            call.leases.get_mut(&lease).expect("lives").calls += 1;
             call.spend(entry);
-            lease::dispatch(call, lease, nr, argument)
+            let answer = lease::dispatch(call, lease, nr, argument);
+            let jobs = call.leave_lease(lease);
+            call.run(jobs);
+            answer
         }
         File::Null | File::Smi(_) => Err(Errno::ENOTTY),
     }

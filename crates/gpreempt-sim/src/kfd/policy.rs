@@ -6,11 +6,13 @@ use gpreempt_sys::{
 };
 use nix::errno::Errno;
 
-use super::batch::resolve;
+use super::batch::{Orders, resolve};
 use crate::call::Call;
 use crate::hw::rounds::Job;
+use crate::lease::Lease;
 use crate::node::{NodeIndex, Reservation};
-use crate::queue::{Marks, QueueKey};
+use crate::orders::{Order, Wish};
+use crate::queue::Marks;
 use crate::world::{LeaseId, World};
 
 pub(super) fn set_policy(
@@ -31,73 +33,31 @@ pub(super) fn set_policy(
 /// Sets and clears policy bits of what the entry names and fills in its results. Returns the bits in force.
 pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt_entry, set: u32, clear: u32) -> u32 {
     (entry.result, entry.num_queues, entry.state) = (0, 0, 0);
-    let (pid, keys) = match resolve(call, lease, entry, set | clear != 0) {
+    let all = entry.queue_id == KFD_GPREEMPT_ALL_QUEUES;
+    let found = resolve(call, lease, entry, set | clear != 0).and_then(|named| {
+        let (target, gpu_id) = (entry.target, entry.gpu_id);
+        let target = if all { mark_target(call, lease, target, named.pid, gpu_id, set, clear)? } else { 0 };
+        Ok((named.pid, target))
+    });
+    let (pid, of_target) = match found {
         Ok(found) => found,
         Err(errno) => {
             entry.result = -(errno as i32);
             return 0;
         }
     };
-    let all = entry.queue_id == KFD_GPREEMPT_ALL_QUEUES;
-    let mut in_force = 0;
-    if all {
-        match mark_target(call, lease, entry.target, pid, entry.gpu_id, set, clear) {
-            Ok(policy) => in_force = policy,
-            Err(errno) => {
-                entry.result = -(errno as i32);
-                return 0;
-            }
-        }
-    }
     // On a whole target LAZY_ACTIVATION is about queues that are yet to come.
     let set = if all { set & !KFD_GPREEMPT_POLICY_LAZY_ACTIVATION } else { set };
-    let mut jobs = vec![Job::default(); call.nodes.len()];
-    for key in &keys {
-        match mark_queue(call, lease, *key, set, clear) {
-            Ok(changed) => {
-                entry.num_queues += 1;
-                let job = &mut jobs[call.queue(*key).node.0];
-                job.marks += 1;
-                job.execute |= changed;
-            }
-            Err(errno) if entry.result == 0 => entry.result = -(errno as i32),
-            Err(_) => {}
-        }
-        if !all {
-            in_force = call.policy_of(*key);
-        }
+    let wish = Wish::Policy { set, clear };
+    let mut orders = Orders::new(call);
+    orders.add(call, lease, 0, entry, wish);
+    let mut entries = [(*entry, wish)];
+    orders.run(call, &mut entries, None);
+    *entry = entries[0].0;
+    if all {
+        return of_target;
     }
-    let jobs: Vec<(NodeIndex, Job)> =
-        jobs.into_iter().enumerate().filter(|(_, j)| j.marks > 0).map(|(n, j)| (NodeIndex(n), j)).collect();
-    for (_, report) in call.run(&jobs) {
-        if let (Err(errno), 0) = (report.result, entry.result) {
-            entry.result = -(errno as i32);
-        }
-    }
-    if let Some(last) = keys.last() {
-        entry.state = call.state_of(*last, lease);
-    }
-    in_force
-}
-
-/// Returns whether the runlist of the queue's node changes.
-fn mark_queue(world: &mut World, lease: LeaseId, key: QueueKey, set: u32, clear: u32) -> Result<bool, Errno> {
-    let policy = world.policy_of(key);
-    if set | clear == 0 {
-        return Ok(false);
-    }
-    if policy != 0 && world.queue(key).marks.lease != lease {
-        return Err(Errno::EBUSY);
-    }
-    world.queue_mut(key).marks = Marks { lease, policy: (policy | set) & !clear };
-    if set & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION != 0 && world.idle(key) {
-        // An idle queue need not wait for work on the hardware; one outside the offline class stays where it is.
-        return match world.hold(lease, key) {
-            Err(Errno::EPERM) => Ok(false),
-            other => other,
-        };
-    }
-    Ok(false)
+    call.find_queue(pid, entry.queue_id).map_or(0, |key| call.policy_of(key))
 }
 
 /// Sets what queues of a process will inherit, on one node or all. Returns the bits in force.
@@ -118,7 +78,16 @@ pub(super) fn mark_target(
         let marks = world.processes.get(&pid).and_then(|p| p.kfd.as_ref()).map(|kfd| kfd.device(node).marks);
         marks.filter(|m| m.policy != 0 && world.lease_lives(m.lease))
     };
-    if set | clear != 0 && nodes.iter().any(|n| marks_of(world, *n).is_some_and(|m| m.lease != lease)) {
+    // Another lease may have marked a process that has not opened /dev/kfd: only that lease remembers it.
+    let remembers = |lease: &Lease, node: NodeIndex| {
+        let mut targets = lease.targets.iter().filter(|t| t.pid == pid && t.is_attached());
+        targets.any(|t| t.policy[node.0] != 0)
+    };
+    let marked_by_other = |node: &NodeIndex| {
+        let mut others = world.leases.iter().filter(|(id, other)| **id != lease && other.alive);
+        marks_of(world, *node).is_some_and(|m| m.lease != lease) || others.any(|(_, other)| remembers(other, *node))
+    };
+    if set | clear != 0 && nodes.iter().any(marked_by_other) {
         return Err(Errno::EBUSY);
     }
     let target = handle.checked_sub(1).map(|position| position as usize);
@@ -174,12 +143,8 @@ pub(super) fn set_reservation(
         args.online_reserved = args.online_reserved.min(online_reserved);
         args.offline_max = args.offline_max.min(offline_max);
         call.nodes[node.0].reservation = (!lift).then_some(Reservation { lease, online_reserved, offline_max });
-        let left_out = call.unthrottle(node);
-        let crowded = !lift && call.offline_candidates(node).len() > offline_max as usize;
-        if left_out || crowded {
-            jobs.push((node, Job { execute: true, ..Job::default() }));
-        }
+        jobs.push((node, Job::of(Order::Ration)));
     }
-    call.run(&jobs);
+    call.run(jobs);
     Ok(0)
 }

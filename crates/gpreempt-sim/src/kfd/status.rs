@@ -13,18 +13,40 @@ use gpreempt_sys::{
 use nix::errno::Errno;
 
 use super::arguments::{check_element, write_array};
-use super::batch::resolve;
+use super::batch::{Named, resolve};
 use crate::call::Call;
+use crate::hw::rounds::Job;
 use crate::node::NodeIndex;
 use crate::queue::{Queue, QueueKey};
 use crate::world::{LeaseId, World};
+
+/// What a caller wants to know of a node, read in one hold of its lock.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Look {
+    #[default]
+    Away,
+    /// The node itself.
+    Node,
+    /// Queues of a process there: the one with this id, or all (None). `want` is `KFD_GPREEMPT_WANT_*`.
+    Queues { lease: LeaseId, pid: u32, queue: Option<u32>, want: u32 },
+}
+
+/// What it saw.
+#[derive(Clone, Debug)]
+pub(crate) enum Seen {
+    Nothing,
+    Node(Box<kfd_ioctl_hqd_status_args>),
+    Queues(Vec<kfd_gpreempt_queue_status>),
+}
 
 pub(super) fn hqd_status(call: &mut Call<'_>, args: &mut kfd_ioctl_hqd_status_args) -> Result<i32, Errno> {
     if args.reserved != [0; 4] {
         return Err(Errno::EINVAL);
     }
     let node = call.node_by_gpu(args.gpu_id).ok_or(Errno::ENOENT)?;
-    *args = call.status_of(node);
+    if let Seen::Node(status) = call.run_one(node, Job { look: Look::Node, ..Job::default() }).seen {
+        *args = *status;
+    }
     Ok(0)
 }
 
@@ -39,13 +61,23 @@ pub(super) fn queue_status(
     let stride = check_element::<kfd_gpreempt_queue_status>(args.entry_size)?;
     let named =
         kfd_gpreempt_entry { target: args.target, gpu_id: args.gpu_id, queue_id: args.queue_id, ..Default::default() };
-    let (_, keys) = resolve(call, lease, &named, false)?;
-    let room = args.num_entries as usize;
-    args.num_entries = keys.len() as u32;
-    let found: Vec<kfd_gpreempt_queue_status> =
-        keys.into_iter().take(room).map(|key| call.queue_status_of(key, lease, args.flags)).collect();
-    if !found.is_empty() {
-        write_array(call, args.status_ptr, &found, stride)?;
+    let Named { pid, queue, nodes } = resolve(call, lease, &named, false)?;
+    let look = Look::Queues { lease, pid, queue, want: args.flags };
+    let jobs = nodes.into_iter().map(|node| (node, Job { look: look.clone(), ..Job::default() })).collect();
+    let mut found = Vec::new();
+    for (_, report) in call.run(jobs) {
+        if let Seen::Queues(mut seen) = report.seen {
+            found.append(&mut seen);
+        }
+    }
+    if queue.is_some() && found.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    found.sort_unstable_by_key(|status| status.queue_id);
+    let room = (args.num_entries as usize).min(found.len());
+    args.num_entries = found.len() as u32;
+    if room > 0 {
+        write_array(call, args.status_ptr, &found[..room], stride)?;
     }
     Ok(0)
 }
@@ -57,13 +89,26 @@ fn bits(conditions: &[(bool, u32)]) -> u32 {
 
 impl World {
     /// Whether read and write pointer of a queue are equal and no wave is left.
-    pub(super) fn idle(&mut self, key: QueueKey) -> bool {
+    pub(crate) fn idle(&mut self, key: QueueKey) -> bool {
         self.settle(key);
         self.queue(key).is_idle()
     }
 
+    /// Looks at a node; its lock is held.
+    pub(crate) fn look(&mut self, node: NodeIndex, look: &Look) -> Seen {
+        match *look {
+            Look::Away => Seen::Nothing,
+            Look::Node => Seen::Node(Box::new(self.status_of(node))),
+            Look::Queues { lease, pid, queue, want } => {
+                let mut keys = self.queues_of_process(pid, node);
+                keys.retain(|key| queue.is_none_or(|id| self.queue(*key).id == id));
+                Seen::Queues(keys.into_iter().map(|key| self.queue_status_of(key, lease, want)).collect())
+            }
+        }
+    }
+
     /// `KFD_GPREEMPT_STATE_*` of a queue, as a lease sees it.
-    pub(super) fn state_of(&mut self, key: QueueKey, lease: LeaseId) -> u32 {
+    pub(crate) fn state_of(&mut self, key: QueueKey, lease: LeaseId) -> u32 {
         let idle = self.idle(key);
         let queue = self.queue(key);
         if !queue.alive {
@@ -71,7 +116,7 @@ impl World {
         }
         let held = queue.hold.filter(|hold| self.lease_lives(hold.lease));
         let policy = self.policy_of(key);
-        let mine = held.is_some_and(|hold| hold.lease == lease) || (policy != 0 && queue.marks.lease == lease);
+        let mine = held.is_some_and(|hold| hold.lease == lease);
         bits(&[
             (queue.is_active() && !queue.throttled, KFD_GPREEMPT_STATE_ACTIVE),
             (queue.evicted > 0, KFD_GPREEMPT_STATE_EVICTED),

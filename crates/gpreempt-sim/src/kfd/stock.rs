@@ -170,10 +170,8 @@ fn create_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_create_queue_args) -> 
 
 fn destroy_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_destroy_queue_args) -> Result<i32, Errno> {
     let key = call.find_queue(call.task.pid, args.queue_id).map_err(|_| Errno::EINVAL)?;
-    if let Some((node, job)) = call.destroy_queue(key)? {
-        call.run_one(node, job).result?;
-    }
-    Ok(0)
+    let (node, job) = call.destroy_queue(key)?;
+    call.run_one(node, job).result.map(|()| 0)
 }
 
 fn update_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_update_queue_args) -> Result<i32, Errno> {
@@ -196,7 +194,7 @@ fn update_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_update_queue_args) -> 
 fn execute_update(call: &mut Call<'_>, key: QueueKey) -> Result<i32, Errno> {
     let queue = call.queue(key);
     let (pid, node) = (queue.pid, queue.node);
-    let has_reset = siblings(call, pid, node).any(|queue| queue.reset);
+    let has_reset = call.open_kfd(pid)?.device(node).has_reset_queue;
     let job = Job {
         extra_ns: call.config.cost.update_queue.ns,
         execute: true,
@@ -294,8 +292,8 @@ fn runtime_enable(call: &mut Call<'_>, args: &mut kfd_ioctl_runtime_enable_args)
 
 /// `debug_refresh_runlist` on every node, one after the other.
 pub(super) fn refresh_runlists(call: &mut Call<'_>) -> Vec<(NodeIndex, Report)> {
-    let job = Job { execute: true, ..Job::default() };
-    call.node_indices().map(|node| (node, call.run_one(node, job))).collect()
+    let job = || Job { execute: true, ..Job::default() };
+    call.node_indices().map(|node| (node, call.run_one(node, job()))).collect()
 }
 
 /// What KFD keeps of the calling process.
