@@ -65,6 +65,7 @@ impl Effect {
 pub(crate) struct Touched {
     /// Place of the entry.
     pub(crate) place: usize,
+    lease: LeaseId,
     /// None where there is no such queue (any more).
     pub(crate) key: Option<QueueKey>,
     pub(crate) effect: Result<Effect, Errno>,
@@ -85,9 +86,9 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn touch(&mut self, place: usize, key: Option<QueueKey>, effect: Result<Effect, Errno>) {
+    fn touch(&mut self, (place, lease): (usize, LeaseId), key: Option<QueueKey>, effect: Result<Effect, Errno>) {
         self.changed |= effect == Ok(Effect::Changed);
-        self.touched.push(Touched { place, key, effect, state: 0, reset: false });
+        self.touched.push(Touched { place, lease, key, effect, state: 0, reset: false });
     }
 }
 
@@ -164,15 +165,9 @@ impl World {
                 _ => {}
             }
         }
-        let lease_of = |place: usize| {
-            orders.iter().find_map(|order| match *order {
-                Order::Entry { place: p, lease, .. } if p == place => Some(lease),
-                _ => None,
-            })
-        };
         for touched in touched {
-            let (Some(key), Some(lease)) = (touched.key, lease_of(touched.place)) else { continue };
-            touched.state = self.state_of(key, lease);
+            let Some(key) = touched.key else { continue };
+            touched.state = self.state_of(key, touched.lease);
             touched.reset = self.queue(key).reset;
         }
     }
@@ -186,16 +181,19 @@ impl World {
         done: &mut Done,
     ) {
         if self.process(pid).is_err() {
-            return done.touch(place, None, Err(Errno::ESRCH));
+            return done.touch((place, lease), None, Err(Errno::ESRCH));
         }
-        let mut keys = self.queues_of_process(pid, node);
-        if let Some(id) = queue {
-            keys.retain(|key| self.queue(*key).id == id);
-            if keys.is_empty() {
-                return done.touch(place, None, Err(Errno::ENOENT));
+        let keys = match queue.map(|id| self.find_queue(pid, id)) {
+            Some(Err(errno)) => return done.touch((place, lease), None, Err(errno)),
+            Some(Ok(key)) if self.queue(key).node == node => vec![key],
+            // Its id is another queue's by now.
+            Some(Ok(_)) => return done.touch((place, lease), None, Err(Errno::ENOENT)),
+            None => {
+                let mut keys = self.queues_of_process(pid, node);
+                keys.sort_unstable_by_key(|key| self.queue(*key).id);
+                keys
             }
-        }
-        keys.sort_unstable_by_key(|key| self.queue(*key).id);
+        };
         done.marks += keys.len() as u64;
         for key in keys {
             let effect = match wish {
@@ -203,7 +201,7 @@ impl World {
                 Wish::Remap => self.release(lease, key).map(Effect::of),
                 Wish::Policy { set, clear } => self.mark_queue(lease, key, set, clear),
             };
-            done.touch(place, Some(key), effect);
+            done.touch((place, lease), Some(key), effect);
         }
     }
 

@@ -63,10 +63,13 @@ fn naming_a_queue_that_is_not_throttled_asks_for_no_round() {
     assert_eq!(lease.remap(&[entry(target, ALL)]).rounds, 0);
 }
 
+/// A way to end what a lease said about a target.
+type Way = (&'static str, fn(Lease<'_>, u32));
+
 #[test]
 fn a_throttled_queue_comes_in_as_soon_as_it_is_no_offline_queue_any_more() {
     const PREEMPTIBLE: u32 = KFD_GPREEMPT_POLICY_PREEMPTIBLE;
-    let ways: [(&str, fn(Lease<'_>, u32)); 3] = [
+    let ways: [Way; 3] = [
         ("its lease ends", |lease, _| lease.close()),
         ("its mark is cleared", |lease, target| {
             assert_eq!(lease.policy(entry(target, ALL), 0, PREEMPTIBLE).queue.result, 0);

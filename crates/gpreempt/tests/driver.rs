@@ -256,8 +256,8 @@ fn events_of_targets_come_in_order() {
     let id = host.machine().create_queues(100, &quiet(0, 1)).unwrap()[0];
     host.machine().create_queues(200, &quiet(0, 1)).unwrap();
     host.machine().destroy_queue(100, id).unwrap();
-    host.machine().kill(100).unwrap();
     host.sleep(ms(10));
+    host.machine().kill(100).unwrap();
     let seen = driver.events().unwrap();
     let about = |event: &Event| (event.kind, event.pid, event.queue, event.lost);
     assert_eq!(about(&seen[0]), (EventKind::QueueCreated, Some(100), Some(id), 0));
@@ -276,6 +276,7 @@ fn lost_events_are_counted_on_the_next_one() {
     for _ in 0..happened / 2 {
         let id = host.machine().create_queues(100, &quiet(0, 1)).unwrap()[0];
         host.machine().destroy_queue(100, id).unwrap();
+        host.sleep(ms(10));
     }
     let mut seen = driver.events().unwrap();
     host.machine().create_queues(100, &quiet(0, 1)).unwrap();

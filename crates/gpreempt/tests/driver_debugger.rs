@@ -73,6 +73,7 @@ fn a_queue_that_is_new_can_be_suspended_all_the_same() {
     assert_eq!(driver.unmap(&[queue(100, new)], NOW).unwrap().outcomes[0].errno, None);
     assert_eq!(progress(&host, 100, 2), [true, false]);
     host.machine().destroy_queue(100, 0).unwrap();
+    host.sleep(ms(10));
     assert_eq!(host.machine().create_queues(100, &busy(0, 1)).unwrap(), [0], "a new queue with a known number");
     assert_eq!(driver.unmap(&[queue(100, 0)], NOW).unwrap().outcomes[0].errno, None);
     assert_eq!(progress(&host, 100, 2), [false, false]);
