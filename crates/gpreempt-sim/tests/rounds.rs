@@ -255,10 +255,13 @@ fn a_queue_is_marked_when_its_node_is_locked_not_before() {
     assert_eq!(lease.queues(target, 0).unwrap()[0].preempted_ns, batch.max_node_ns + US);
 }
 
+/// A way for queue 0 of process 10 to end.
+type End = (&'static str, fn(&Machine));
+
 #[test]
 fn a_queue_that_ends_runs_until_a_round_has_saved_its_waves() {
     let two = || Machine::boot(config(vec![guest(10, vec![queues(1, busy())]), guest(11, vec![queues(1, busy())])]));
-    let ways: [(&str, fn(&Machine)); 2] = [
+    let ways: [End; 2] = [
         ("destroyed", |machine| machine.destroy_queue(10, 0).unwrap()),
         ("its owner killed", |machine| machine.kill(10).unwrap()),
     ];
