@@ -324,6 +324,20 @@ impl Machine {
         Ok(world.queue(key).feed.service_ns())
     }
 
+    /// `setuid` of a guest. Who was root and is no more has lost root's rights.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn set_uid(&self, pid: u32, uid: u32) -> Result<(), Errno> {
+        let mut world = self.enter();
+        let process = world.process_mut(pid)?;
+        if (process.uid == 0) != (uid == 0) {
+            (process.privileged, process.root) = (uid == 0, uid == 0);
+        }
+        process.uid = uid;
+        Ok(())
+    }
+
     /// TTM evicts (true) or restores (false) all queues of a process.
     ///
     /// # Errors

@@ -165,6 +165,23 @@ fn a_round_that_a_reset_cuts_short_answers_eio() {
 }
 
 #[test]
+fn a_round_that_is_asked_for_during_a_reset_answers_eio() {
+    let config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let user = User::new(&machine, ME);
+    machine.ptrace_seize(user.task, 10).unwrap();
+    user.debug_enable(10).unwrap();
+    user.snapshot(10);
+    machine.advance_to(60 * MS);
+    let rounds = machine.counters().unmap_rounds;
+    // To the debugger that is an error of the hardware.
+    assert_eq!(user.suspend(10, &[0]), (Ok(0), vec![KFD_DBG_QUEUE_ERROR_MASK]));
+    assert_eq!(machine.counters().unmap_rounds, rounds);
+    pass(&machine, 200 * MS);
+    assert_eq!(user.suspend(10, &[0]), (Ok(1), vec![0]));
+}
+
+#[test]
 fn a_queue_that_the_round_reset_answers_eacces_every_time_and_the_others_live() {
     let fault = FaultKind::QueueReset { pid: 10, queue: 1 };
     let machine = Machine::boot(with_fault(two_nodes(), FaultPoint::Round { nth: 1 }, fault)).unwrap();

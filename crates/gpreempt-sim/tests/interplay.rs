@@ -216,6 +216,24 @@ fn the_end_of_a_lease_leaves_the_debuggers_suspension() {
 }
 
 #[test]
+fn a_queue_that_waits_to_be_destroyed_cannot_be_held() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(2, busy())])])).unwrap();
+    let user = User::new(&machine, ME);
+    let lease = user.lease();
+    let target = lease.offline(10);
+    machine.ptrace_seize(user.task, 10).unwrap();
+    user.debug_enable(10).unwrap();
+    user.snapshot(10);
+    assert_eq!(user.suspend(10, &[0]).0, Ok(1));
+    machine.destroy_queue(10, 0).unwrap();
+    assert_ne!(lease.state(target, 0) & KFD_GPREEMPT_STATE_BEING_DESTROYED, 0);
+    let batch = lease.unmap(&[entry(target, 0), entry(target, 1)]);
+    assert_eq!(batch.results(), [minus(Errno::EBUSY), 0]);
+    assert_eq!(user.resume(10, &[0]).0, Ok(1));
+    assert_eq!(machine.executed(10, 0), Err(Errno::ENOENT));
+}
+
+#[test]
 fn the_death_of_a_debugger_resumes_its_target() {
     let machine = Machine::boot(config(vec![guest(10, vec![queues(1, busy())]), guest(20, vec![])])).unwrap();
     let debugger = User::new(&machine, 20);

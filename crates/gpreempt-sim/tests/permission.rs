@@ -64,6 +64,41 @@ fn who_may_hold_is_the_same_user_or_a_privileged_one() {
 }
 
 #[test]
+fn the_right_to_hold_is_asked_for_each_time_and_never_for_giving_back() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(2, busy())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let preemptible = KFD_GPREEMPT_POLICY_PREEMPTIBLE;
+    assert_eq!(lease.unmap(&[entry(target, 0)]).results(), [0]);
+    machine.set_uid(10, 2000).unwrap();
+    let eperm = minus(Errno::EPERM);
+    assert_eq!(lease.unmap(&[entry(target, 0), entry(target, 1)]).results(), [eperm; 2]);
+    assert_eq!(lease.policy(entry(target, ALL), preemptible, 0).queue.result, eperm);
+    // Looking, and giving back what it holds, needs no right.
+    assert_eq!(lease.policy(entry(target, 1), 0, 0).policy_flags, preemptible);
+    assert_eq!(lease.remap(&[entry(target, 0)]).results(), [0]);
+    pass(&machine, 10 * MS);
+    assert!(progress(&machine, 10, 0, 10 * MS) > 0);
+    machine.set_uid(10, 1000).unwrap();
+    assert_eq!(lease.unmap(&[entry(target, 0)]).results(), [0]);
+}
+
+#[test]
+fn a_handle_is_the_process_that_was_attached_and_no_later_one_with_its_pid() {
+    let machine = Machine::boot(config(vec![guest(10, vec![queues(1, busy())])])).unwrap();
+    let lease = User::new(&machine, ME).lease();
+    let first = lease.offline(10);
+    machine.kill(10).unwrap();
+    machine.spawn(&guest(10, vec![queues(1, busy())])).unwrap();
+    assert_eq!(lease.unmap(&[entry(first, ALL)]).results(), [minus(Errno::ESRCH)]);
+    assert_eq!(lease.queues(first, ALL).unwrap_err(), Errno::ESRCH);
+    let second = lease.attach(10).unwrap();
+    assert_ne!(second, first);
+    // What was said of the first does not hold for the second.
+    assert_eq!(lease.unmap(&[entry(second, ALL)]).results(), [minus(Errno::EPERM)]);
+}
+
+#[test]
 fn root_only_text_needs_more_than_the_right_to_hold() {
     let rls = "/sys/kernel/debug/kfd/rls";
     for (uid, root, answer) in [(1000, false, Err(Errno::EACCES)), (1000, true, Ok(())), (0, false, Ok(()))] {

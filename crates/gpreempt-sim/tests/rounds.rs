@@ -278,3 +278,27 @@ fn a_queue_that_ends_runs_until_a_round_has_saved_its_waves() {
         assert_eq!(lease.status().queues_total, 1, "{way}");
     }
 }
+
+#[test]
+fn every_call_of_a_debugger_and_every_update_takes_its_figure() {
+    let mut mine = guest(0, vec![queues(2, Workload::Manual)]);
+    mine.caller = true;
+    let machine = Machine::boot(config(vec![mine, guest(11, vec![queues(1, Workload::Manual)])])).unwrap();
+    let user = User::new(&machine, ME);
+    let ring = (user.lease().queues(0, 0).unwrap()[0].ring_base, 65536);
+    let took = |call: &dyn Fn()| {
+        pass(&machine, 10 * MS);
+        let start = machine.now();
+        call();
+        machine.now() - start
+    };
+    // Nothing runs, so a round saves no wave.
+    let round = 10 * US + 200 * US + 20 * US;
+    assert_eq!(took(&|| assert_eq!(user.debug_enable(ME), Ok(0))), US + 3 * US + round);
+    assert_eq!(took(&|| assert_eq!(user.snapshot(ME).len(), 2)), US + 2 * 7 * US);
+    let suspend = took(&|| assert_eq!(user.suspend(ME, &[0]).0, Ok(1)));
+    // One is marked; the states of both are copied.
+    assert_eq!(suspend, US + 400 * US + 100 + round + 2 * 60 * US);
+    assert_eq!(took(&|| assert_eq!(user.resume(ME, &[0]).0, Ok(1))), US + 500 * US + 100 + round);
+    assert_eq!(took(&|| assert_eq!(user.update(0, ring, 100), Ok(0))), US + 11 * US + round);
+}

@@ -3,7 +3,7 @@
 mod kit;
 
 use gpreempt_sim::Machine;
-use gpreempt_sim::config::{QueueSpec, QueueType, Workload};
+use gpreempt_sim::config::{Hardware, Partition, QueueSpec, QueueType, Workload};
 use gpreempt_sys::*;
 use kit::*;
 
@@ -19,7 +19,13 @@ fn twenty_four_queues_fit_and_the_twenty_fifth_makes_the_firmware_rotate() {
     for queue in 0..24 {
         assert_eq!(machine.executed(10, queue), Ok(100));
     }
-    machine.create_queues(10, &queues(1, light())).unwrap();
+    assert!(lease.events().is_empty());
+    machine.create_queues(10, &queues(2, light())).unwrap();
+    pass(&machine, 100 * MS);
+    // Told once: when it begins, not with each queue more.
+    let events: Vec<_> = lease.events().iter().map(|event| (event.r#type, event.gpu_id)).collect();
+    assert_eq!(events, [(KFD_GPREEMPT_EVENT_OVERSUBSCRIBED, gpu_ids(&machine)[0])]);
+    machine.destroy_queue(10, 24).unwrap();
     pass(&machine, 100 * MS);
     assert!(machine.counters().slices >= 8);
     let status = lease.status();
@@ -93,6 +99,50 @@ fn more_processes_than_process_slots_rotate_too() {
 }
 
 #[test]
+fn no_more_processes_are_on_the_hardware_than_there_are_process_slots() {
+    for (guests, together) in [(13, 13), (14, 13), (20, 13)] {
+        let mut config = config((0..guests).map(|n| guest(10 + n, vec![queues(1, light())])).collect());
+        config.caller.root = true;
+        let machine = Machine::boot(config).unwrap();
+        let mut most = 0;
+        for _ in 0..20 {
+            pass(&machine, 7 * MS);
+            most = most.max(mapped(&machine));
+        }
+        assert_eq!(most, together, "{guests} processes");
+        assert_eq!(machine.counters().slices > 0, guests > together);
+    }
+}
+
+/// Queues that are in a slot now, of a machine with one node of four XCCs.
+fn mapped(machine: &Machine) -> u32 {
+    let text = machine.read_text(gpreempt_sim::Task { pid: ME }, "/sys/kernel/debug/kfd/hqds").unwrap();
+    let slots = text.split("CP Pipe").skip(1);
+    // The third register of a slot, after the address of the line and two others, is CP_HQD_ACTIVE.
+    let active = slots.filter(|slot| {
+        let words = slot.lines().nth(1).and_then(|line| line.split_once(": "));
+        words.is_some_and(|(_, words)| words.split(' ').nth(2) == Some("00000001"))
+    });
+    active.count() as u32 / 4
+}
+
+#[test]
+fn a_node_of_one_xcc_has_six_process_slots() {
+    for guests in [6, 7] {
+        let mut config = config((0..guests).map(|n| guest(10 + n, vec![queues(1, light())])).collect());
+        let Hardware::Model { partition, .. } = &mut config.hardware else { unreachable!() };
+        *partition = Partition::Cpx;
+        let machine = Machine::boot(config).unwrap();
+        let lease = User::new(&machine, ME).lease();
+        for gpu_id in gpu_ids(&machine) {
+            let status = lease.node_status(gpu_id).unwrap();
+            assert_eq!((status.num_xcc, status.total_hqd, status.proc_slots), (1, 24, 6));
+            assert_eq!(status.flags & KFD_GPREEMPT_HQD_OVERSUBSCRIBED != 0, guests > 6);
+        }
+    }
+}
+
+#[test]
 fn two_queues_with_global_wave_sync_take_turns() {
     let gws = |n| {
         guest(
@@ -152,6 +202,15 @@ fn a_queue_of_a_full_node_is_refused_as_the_kernel_refuses_it() {
     // Once the rounds of all that were created are through.
     pass(&machine, 1000 * MS);
     assert_eq!(machine.create_queues(10, &queues(1, Workload::Manual)), Ok(vec![7]));
+}
+
+#[test]
+fn a_process_has_1024_queue_ids_over_all_nodes() {
+    let machine = Machine::boot(with_gpus(config(vec![guest(10, vec![])]), 5)).unwrap();
+    assert_eq!(machine.create_queues(10, &queues(204, Workload::Manual)).map(|ids| ids.len()), Ok(1020));
+    let here = |count| QueueSpec { nodes: vec![0], ..queues(count, Workload::Manual) };
+    assert_eq!(machine.create_queues(10, &here(4)).map(|ids| ids.len()), Ok(4));
+    assert_eq!(machine.create_queues(10, &here(1)), Err(nix::errno::Errno::ENOMEM));
 }
 
 #[test]
