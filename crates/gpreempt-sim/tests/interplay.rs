@@ -230,6 +230,7 @@ fn a_queue_that_waits_to_be_destroyed_cannot_be_held() {
     let batch = lease.unmap(&[entry(target, 0), entry(target, 1)]);
     assert_eq!(batch.results(), [minus(Errno::EBUSY), 0]);
     assert_eq!(user.resume(10, &[0]).0, Ok(1));
+    pass(&machine, 10 * MS);
     assert_eq!(machine.executed(10, 0), Err(Errno::ENOENT));
 }
 
