@@ -1,6 +1,6 @@
 //! Injected faults, and what a reset does.
 
-use gpreempt_sys::{KFD_SMI_EVENT_GPU_POST_RESET, KFD_SMI_EVENT_GPU_PRE_RESET};
+use gpreempt_sys::{KFD_QUEUE_EVICTION_TRIGGER_SUSPEND, KFD_SMI_EVENT_GPU_POST_RESET, KFD_SMI_EVENT_GPU_PRE_RESET};
 use nix::errno::Errno;
 
 use crate::config::{FaultKind, FaultPoint};
@@ -140,12 +140,13 @@ impl World {
     /// Evicts every process from every node, without a round on those that are `stopped`.
     fn evict_all(&mut self, stopped: &[NodeIndex]) {
         let pids: Vec<u32> = self.processes.values().filter(|p| p.alive && p.kfd.is_some()).map(|p| p.pid).collect();
+        let trigger = Some(KFD_QUEUE_EVICTION_TRIGGER_SUSPEND);
         for pid in pids {
             for node in self.node_indices() {
                 if stopped.contains(&node) {
-                    self.shift_eviction(pid, node, true);
+                    self.shift_eviction(pid, node, trigger);
                 } else {
-                    self.begin(node, Job::of(Order::Evict { pid, evict: true }), false);
+                    self.begin(node, Job::of(Order::Evict { pid, trigger }), false);
                 }
             }
         }

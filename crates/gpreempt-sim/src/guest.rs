@@ -4,6 +4,7 @@ use gpreempt_sys::{
     DEBUG_RUNTIME_STATE_ENABLED, EC_QUEUE_NEW, KFD_EC_MASK, KFD_GPREEMPT_EVENT_QUEUE_CREATED,
     KFD_GPREEMPT_EVENT_TARGET_EXITED, KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, KFD_IOC_QUEUE_TYPE_SDMA,
     KFD_IOC_QUEUE_TYPE_SDMA_XGMI, KFD_MAX_QUEUE_PERCENTAGE, KFD_MAX_QUEUE_PRIORITY, KFD_MIN_QUEUE_RING_SIZE,
+    KFD_QUEUE_EVICTION_TRIGGER_TTM,
 };
 use nix::errno::Errno;
 use rand_chacha::rand_core::Rng;
@@ -145,21 +146,24 @@ impl World {
 
     /// TTM evicts or restores a process: on every node, whether it has queues there or not.
     pub(crate) fn evict(&mut self, pid: u32, evict: bool) -> Result<(), Errno> {
+        let trigger = evict.then_some(KFD_QUEUE_EVICTION_TRIGGER_TTM);
         if self.process(pid)?.kfd.is_some() {
             for node in self.node_indices() {
-                self.begin(node, Job::of(Order::Evict { pid, evict }), false);
+                self.begin(node, Job::of(Order::Evict { pid, trigger }), false);
             }
         }
         Ok(())
     }
 
-    /// Counts one eviction of a process on a node up or down; true where that changed the state of its queues.
-    pub(crate) fn shift_eviction(&mut self, pid: u32, node: NodeIndex, evict: bool) -> bool {
+    /// Counts one eviction of a process on a node up, for the reason that SMI events tell, or down (None); true where
+    /// that changed the state of its queues.
+    pub(crate) fn shift_eviction(&mut self, pid: u32, node: NodeIndex, trigger: Option<u32>) -> bool {
         let now = self.now;
+        self.smi_eviction(pid, node, trigger);
         let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) else { return false };
         let device = kfd.device_mut(node);
         let before = device.evicted;
-        device.evicted = if evict { before + 1 } else { before.saturating_sub(1) };
+        device.evicted = if trigger.is_some() { before + 1 } else { before.saturating_sub(1) };
         let after = device.evicted;
         if before == 0 && after == 1 {
             device.evicted_since = now;
@@ -169,11 +173,7 @@ impl World {
         for key in device.queues.clone() {
             self.queues[key.0].evicted = after;
         }
-        let changed = (before == 0) != (after == 0);
-        if changed {
-            self.smi_eviction(pid, node, evict);
-        }
-        changed
+        (before == 0) != (after == 0)
     }
 
     // --- queues ---------------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ pub(crate) enum Order {
     Expire { lease: LeaseId },
     /// A change of the reservation: those whom it leaves out wrongly come in, and the other way round.
     Ration,
-    /// TTM evicts or restores a process.
-    Evict { pid: u32, evict: bool },
+    /// A process is evicted for one of `KFD_QUEUE_EVICTION_TRIGGER_*`, or restored (None).
+    Evict { pid: u32, trigger: Option<u32> },
     /// A queue's owner destroys it.
     Destroy { key: QueueKey },
     /// A process is torn down.
@@ -130,7 +130,7 @@ impl World {
                     }
                 }
                 Order::Ration => {}
-                Order::Evict { pid, evict } => done.changed |= self.shift_eviction(pid, node, evict),
+                Order::Evict { pid, trigger } => done.changed |= self.shift_eviction(pid, node, trigger),
                 Order::Destroy { key } => {
                     let was_active = self.queue(key).is_active();
                     self.queue_mut(key).leaving = true;

@@ -259,7 +259,8 @@ fn a_fault_strikes_at_its_time() {
     user.call(AMDKFD_IOC_SMI_EVENTS, &mut args).unwrap();
     let smi = args.anon_fd as i32;
     let mask = KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_GPU_PRE_RESET)
-        | KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_GPU_POST_RESET);
+        | KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_GPU_POST_RESET)
+        | KFD_SMI_EVENT_MASK_FROM_INDEX(KFD_SMI_EVENT_QUEUE_EVICTION);
     machine.write(user.task, smi, &mask.to_le_bytes()).unwrap();
     machine.advance_to(49 * MS);
     assert_eq!(machine.read(user.task, smi, &mut [0; 64]), Err(Errno::EAGAIN));
@@ -267,5 +268,7 @@ fn a_fault_strikes_at_its_time() {
     assert!(machine.poll(user.task, smi).unwrap().readable);
     let mut bytes = [0; 64];
     let count = machine.read(user.task, smi, &mut bytes).unwrap();
-    assert_eq!(std::str::from_utf8(&bytes[..count]), Ok("3 1 \n4 1 \n"));
+    // The driver suspends all processes for it: trigger 3.
+    let told = format!("3 1 \n9 {} -{ME} {gpuid:x} 3\n4 1 \n", 50 * MS);
+    assert_eq!(std::str::from_utf8(&bytes[..count]), Ok(told.as_str()));
 }

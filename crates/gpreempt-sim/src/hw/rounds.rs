@@ -256,7 +256,7 @@ impl World {
         self.reset_node(node, Errno::ETIME);
     }
 
-    /// Ends the current round early, and all that wait, as a reset does.
+    /// Ends the current round early, as a reset does; those that wait find the node under reset when their turn comes.
     pub(crate) fn abort_rounds(&mut self, node: NodeIndex, current: Errno) {
         if let Some(round) = self.nodes[node.0].current.as_mut() {
             round.result = Err(current);

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 
 use gpreempt_sys::{
-    KFD_QUEUE_EVICTION_TRIGGER_TTM, KFD_SMI_EVENT_ALL_PROCESS, KFD_SMI_EVENT_GPU_PRE_RESET,
-    KFD_SMI_EVENT_MASK_FROM_INDEX, KFD_SMI_EVENT_QUEUE_EVICTION, KFD_SMI_EVENT_QUEUE_RESTORE,
-    kfd_ioctl_smi_events_args,
+    KFD_SMI_EVENT_ALL_PROCESS, KFD_SMI_EVENT_GPU_PRE_RESET, KFD_SMI_EVENT_MASK_FROM_INDEX,
+    KFD_SMI_EVENT_QUEUE_EVICTION, KFD_SMI_EVENT_QUEUE_RESTORE, kfd_ioctl_smi_events_args,
 };
 use nix::errno::Errno;
 
@@ -37,10 +36,11 @@ impl World {
         }
     }
 
-    pub(crate) fn smi_eviction(&mut self, pid: u32, node: NodeIndex, evict: bool) {
+    /// An eviction for one of `KFD_QUEUE_EVICTION_TRIGGER_*`, or a restore (None), nested ones too.
+    pub(crate) fn smi_eviction(&mut self, pid: u32, node: NodeIndex, trigger: Option<u32>) {
         let (now, gpu_id) = (self.now, self.node(node).gpu_id);
-        if evict {
-            let rest = format!("{now} -{pid} {gpu_id:x} {KFD_QUEUE_EVICTION_TRIGGER_TTM}\n");
+        if let Some(trigger) = trigger {
+            let rest = format!("{now} -{pid} {gpu_id:x} {trigger}\n");
             self.smi_event(node, pid, KFD_SMI_EVENT_QUEUE_EVICTION, &rest);
         } else {
             // The last field says whether the restore has to be tried again: it need not.
