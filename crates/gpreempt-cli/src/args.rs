@@ -4,11 +4,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What is taken from the environment; the demo makes machines of its own. Lines of at most 80 columns.
+const ENVIRONMENT: &str = "\
+Environment:
+  GPREEMPT_LOG             log on stderr: error, warn (default), info, debug, trace
+ of status, queues, doctor and the libraries:
+  GPREEMPT_BACKEND         auto (default), patched or sim
+  GPREEMPT_SIM_COST_MODEL  simulated machine: cost model, by name or TOML file
+  GPREEMPT_SIM_SCENARIO    simulated machine: scenario, by name or TOML file
+  GPREEMPT_SIM_TOPOLOGY    simulated machine: a recorded topology tree
+  GPREEMPT_SIM_SEED        simulated machine: seed of every random choice
+  GPREEMPT_SIM_CLOCK       simulated machine: real (default) or virtual";
+
 /// Queue-level preemption of offline training by online inference on AMD Instinct GPUs.
 ///
 /// Without a GPU every command works on a simulated machine; what it then prints is modelled, and says so.
 #[derive(Debug, Parser)]
-#[command(name = "gpreempt", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "gpreempt", version, max_term_width = 100, arg_required_else_help = true, after_help = ENVIRONMENT)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -85,7 +97,8 @@ pub struct DemoArgs {
     /// Take the machine from a recorded topology tree (the folder that holds nodes/)
     #[arg(long, value_name = "DIR")]
     pub topology: Option<PathBuf>,
-    /// Take processes, queues and faults from a scenario [default, demo, oversubscribed, or a TOML file]; requests go to its
+    /// Take processes, queues and faults from a scenario [default, empty, demo, oversubscribed, or a TOML file];
+    /// requests go to its
     /// processes with a queue of priority 10 to 15, or to an added one
     #[arg(long, value_name = "NAME|FILE")]
     pub scenario: Option<String>,
@@ -122,7 +135,8 @@ pub struct DemoArgs {
     /// Write the report as JSON ("-" = stdout, instead of the table)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the run of `gpreempt` (or of the last mode, where that is left out) as a trace for ui.perfetto.dev
+    /// Write the run of `gpreempt` (or of the last mode, where that is left out) as a trace for ui.perfetto.dev ("-" = stdout,
+    /// instead of the table)
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
     /// Run the seed's own test script instead: 20 online requests, 500 ms apart, on the default scenario
@@ -162,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_the_environment() {
+        let help = super::Cli::command().render_help().to_string();
+        // The variables that `SessionBuilder::from_env` reads, and the log's.
+        for name in ["BACKEND", "SIM_COST_MODEL", "SIM_SCENARIO", "SIM_TOPOLOGY", "SIM_SEED", "SIM_CLOCK", "LOG"] {
+            assert!(help.contains(&format!("  GPREEMPT_{name} ")), "{name}: {help}");
+        }
+        assert_eq!(help.matches("GPREEMPT_").count(), 7);
+    }
+
+    #[test]
     fn the_names_that_help_lists_are_names() {
         let demo = super::Cli::command().find_subcommand("demo").unwrap().clone();
         let listed = |option: &str| {
@@ -174,6 +198,6 @@ mod tests {
         assert_eq!(policies.len(), 5);
         policies.iter().for_each(|name| drop(gpreempt::sched::policy::named(name).unwrap()));
         assert_eq!(listed("cost_model"), gpreempt_sim::config::CostModel::builtin());
-        listed("scenario").iter().for_each(|name| drop(gpreempt_sim::config::Scenario::named(name, 8).unwrap()));
+        assert_eq!(listed("scenario"), gpreempt_sim::config::Scenario::builtin());
     }
 }

@@ -147,7 +147,7 @@ impl CostModel {
     /// # Errors
     /// Unknown name, unreadable file, or a file that says something impossible (with its line).
     pub fn named(name_or_path: &str) -> Result<CostModel, ConfigError> {
-        CostModel::parse(name_or_path, &source::find("cost model", name_or_path, BUILTIN)?)
+        CostModel::parse(name_or_path, &source::find("cost model", name_or_path, BUILTIN, &CostModel::builtin())?)
     }
 
     /// A model from the text of a file; `path` is for error messages.

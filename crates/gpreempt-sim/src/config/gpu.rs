@@ -150,7 +150,7 @@ impl GpuModel {
     /// # Errors
     /// Unknown name, unreadable file, or a file that says something impossible (with its line).
     pub fn named(name_or_path: &str) -> Result<GpuModel, ConfigError> {
-        GpuModel::parse(name_or_path, &source::find("GPU model", name_or_path, BUILTIN)?)
+        GpuModel::parse(name_or_path, &source::find("GPU model", name_or_path, BUILTIN, &GpuModel::builtin())?)
     }
 
     /// A model from the text of a file; `path` is for error messages.

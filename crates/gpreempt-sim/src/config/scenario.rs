@@ -205,7 +205,7 @@ impl Scenario {
         match name_or_path {
             "default" => Ok(Scenario::builtin_default(nodes)),
             "empty" => Ok(Scenario::empty()),
-            _ => Scenario::parse(name_or_path, &source::find("scenario", name_or_path, BUILTIN)?),
+            _ => Scenario::parse(name_or_path, &source::find("scenario", name_or_path, BUILTIN, &Scenario::builtin())?),
         }
     }
 

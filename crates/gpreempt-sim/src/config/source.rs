@@ -78,18 +78,18 @@ pub(super) fn read(path: &str) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|e| fail(e.to_string()))
 }
 
-/// The text that a built-in name or a path stands for.
+/// The text that a built-in name or a path stands for; `names` are all built-in ones, for the complaint.
 pub(super) fn find(
     what: &str,
     name_or_path: &str,
     builtin: &[(&'static str, &'static str)],
+    names: &[&str],
 ) -> Result<String, ConfigError> {
     if let Some((_, text)) = builtin.iter().find(|(name, _)| *name == name_or_path) {
         return Ok((*text).to_owned());
     }
     read(name_or_path).map_err(|mut e| {
         if !name_or_path.contains(['/', '.']) {
-            let names: Vec<_> = builtin.iter().map(|(name, _)| *name).collect();
             e.message = format!("no built-in {what} of this name ({}) and no file: {}", names.join(", "), e.message);
         }
         e
