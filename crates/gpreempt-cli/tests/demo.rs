@@ -175,6 +175,7 @@ fn wrong_input_says_where_and_exits_with_the_right_status() {
     for (args, status, words) in [
         (vec!["demo", "--policy=none-such"], 2, "none-such"),
         (vec!["demo", "--cost-model=none-such"], 1, "none-such"),
+        (vec!["demo", "--scenario=none-such"], 1, "(default, empty, demo, oversubscribed)"),
         (vec!["demo", "--trace=/nowhere"], 1, "/nowhere: cannot be read"),
         (vec!["demo", "--gpus=0"], 2, "--gpus"),
         (vec!["demo", "--rate=-1"], 2, "--rate"),
@@ -227,6 +228,30 @@ fn a_perfetto_trace_holds_requests_and_calls() {
     let events = trace["traceEvents"].as_array().or_else(|| trace.as_array()).unwrap();
     let requests = events.iter().filter(|event| event["name"] == "request").count();
     assert_eq!(requests, 20);
+}
+
+#[test]
+fn one_of_report_and_trace_may_go_to_stdout() {
+    let demo = ["demo", "--requests=20", "--gpus=1", "--modes=gpreempt", "--perfetto", "-"];
+    let (status, out, err) = run(&demo);
+    assert_eq!(status, 0, "{err}");
+    let trace: Value = serde_json::from_str(&out).unwrap();
+    let requests = trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["name"] == "request").count();
+    assert_eq!(requests, 20);
+    assert!(!Path::new("-").exists());
+    let (status, out, err) = run(&[&demo[..], &["--json", "-"]].concat());
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(err.contains("--json and --perfetto"), "{err}");
+}
+
+#[test]
+fn without_offline_queues_there_is_no_share_of_offline_work() {
+    let args = ["--requests=20", "--gpus=1", "--modes=none,gpreempt", "--scenario=empty"];
+    let report = report(&args);
+    assert_eq!(mode(&report, "none")["offline_throughput"], Value::Null);
+    let (_, out, _) = run(&[&["demo", "--quiet"], &args[..]].concat());
+    let line = out.lines().find(|line| line.starts_with("none")).unwrap();
+    assert_eq!(line.split_whitespace().nth(4), Some("-"), "{line}");
 }
 
 #[test]

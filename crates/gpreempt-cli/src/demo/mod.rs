@@ -50,19 +50,53 @@ pub(crate) fn run(args: &DemoArgs, streams: &mut Streams<'_>) -> Result<(), Fail
     if args.seed_flow {
         return seed_flow::run(args, streams.out);
     }
-    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let (json, perfetto) = (args.json.as_deref(), args.perfetto.as_deref());
+    if is_stdout(json) && is_stdout(perfetto) {
+        return Err(Failure::Usage("--json and --perfetto cannot both go to stdout".into()));
+    }
     let arrivals = arrivals(args)?;
     let bar = progress(args, streams, &arrivals);
-    let report = compare(args, &arrivals, &bar)?;
+    let (report, trace) = compare(args, &arrivals, &bar)?;
     bar.finish_and_clear();
-    if let Some(path) = args.json.as_deref().filter(|_| !to_stdout) {
+    if let Some(path) = json.filter(|_| !is_stdout(json)) {
         let mut file = create(path)?;
         write_json(&report, &mut file).map_err(|error| cannot_write(path, &error))?;
     }
-    if to_stdout {
+    if is_stdout(json) {
         return Ok(write_json(&report, streams.out)?);
     }
-    print(args, &report, streams.out)
+    match trace {
+        Some(Sink::Memory(trace)) => Ok(streams.out.write_all(&trace)?),
+        Some(Sink::File(_)) | None => print(args, &report, streams.out),
+    }
+}
+
+fn is_stdout(path: Option<&Path>) -> bool {
+    path == Some(Path::new("-"))
+}
+
+/// Where a trace for Perfetto goes while its run lasts.
+#[derive(Debug)]
+enum Sink {
+    File(BufWriter<File>),
+    /// On its way to stdout, which a failed run leaves empty.
+    Memory(Vec<u8>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Sink::File(file) => file.write(bytes),
+            Sink::Memory(memory) => memory.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Sink::File(file) => file.flush(),
+            Sink::Memory(_) => Ok(()),
+        }
+    }
 }
 
 /// The arrivals that the command line asks for.
@@ -85,11 +119,11 @@ pub(crate) fn arrivals(args: &DemoArgs) -> Result<Arrivals, Failure> {
     Ok(arrivals)
 }
 
-/// Runs everything and gathers the report.
+/// Runs everything and gathers the report, and the trace where one was asked for.
 ///
 /// # Errors
 /// Where the machine cannot be made, the policy is unknown, or requests are never answered.
-fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<Report, Failure> {
+fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<(Report, Option<Sink>), Failure> {
     policy::named(&args.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     let plan = Plan::new(args, arrivals)?;
 
@@ -110,15 +144,17 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<Re
 
     let recorded = args.modes.iter().rposition(|mode| *mode == Mode::Gpreempt).unwrap_or(args.modes.len() - 1);
     let mut modes = Vec::with_capacity(args.modes.len());
+    let mut written = None;
     for (nth, mode) in args.modes.iter().enumerate() {
         bar.set_message(mode.name());
         let perfetto = args.perfetto.as_deref().filter(|_| nth == recorded);
-        let mut found = run_mode(*mode, args, &plan, arrivals, offline_rate, perfetto, bar)?;
+        let (mut found, trace) = run_mode(*mode, args, &plan, arrivals, offline_rate, perfetto, bar)?;
+        written = written.or(trace);
         found.kept_up = found.elapsed_s <= KEEPS_UP * alone.elapsed_ns as f64 / 1e9;
         modes.push(found);
     }
     let span_s = arrivals.span_ns as f64 / 1e9;
-    Ok(Report {
+    let report = Report {
         schema_version: report::SCHEMA_VERSION,
         program: concat!("gpreempt ", env!("CARGO_PKG_VERSION")).into(),
         config: report::Config {
@@ -138,16 +174,17 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<Re
         },
         online_alone: Spread::of(alone.latencies),
         modes,
-    })
+    };
+    Ok((report, written))
 }
 
-/// Plays the arrivals under `gpreempt` alone, without the reference runs; offline throughput stays 0.
+/// Plays the arrivals under `gpreempt` alone, without the reference runs, so without an offline throughput.
 ///
 /// # Errors
 /// As `gpreempt demo`.
 pub(crate) fn play_one(args: &DemoArgs, arrivals: &Arrivals) -> Result<report::Mode, Failure> {
     let plan = Plan::new(args, arrivals)?;
-    run_mode(Mode::Gpreempt, args, &plan, arrivals, 0.0, None, &ProgressBar::hidden())
+    run_mode(Mode::Gpreempt, args, &plan, arrivals, 0.0, None, &ProgressBar::hidden()).map(|(mode, _)| mode)
 }
 
 /// One row of the table: a fresh machine, and its own ioctls.
@@ -159,13 +196,16 @@ fn run_mode(
     offline_rate: f64,
     perfetto: Option<&Path>,
     bar: &ProgressBar,
-) -> Result<report::Mode, Failure> {
+) -> Result<(report::Mode, Option<Sink>), Failure> {
     let rig = plan.boot(Guests::All, mode == Mode::Gpreempt)?;
     let trace = match perfetto {
         Some(path) => {
             let title = format!("{}: {}", mode.name(), rig.host.describe());
-            let trace = create(path)
-                .and_then(|file| ChromeTrace::new(file, &title).map_err(|error| cannot_write(path, &error)))?;
+            let sink = match is_stdout(perfetto) {
+                true => Sink::Memory(Vec::new()),
+                false => Sink::File(create(path)?),
+            };
+            let trace = ChromeTrace::new(sink, &title).map_err(|error| cannot_write(path, &error))?;
             Some((path, Arc::new(trace)))
         }
         None => None,
@@ -202,17 +242,20 @@ fn run_mode(
 
     let stats = scheduler.as_ref().map(|scheduler| scheduler.stats().report()).unwrap_or_default();
     drop(scheduler);
-    if let Some((path, trace)) = trace {
-        let trace = Arc::into_inner(trace).expect("the scheduler that shared it is gone");
-        trace.finish().and_then(|mut file| file.flush()).map_err(|error| cannot_write(path, &error))?;
-    }
+    let trace = match trace {
+        Some((path, trace)) => {
+            let trace = Arc::into_inner(trace).expect("the scheduler that shared it is gone");
+            Some(trace.finish().map_err(|error| cannot_write(path, &error))?)
+        }
+        None => None,
+    };
     let Played { latencies, errors, first_error, elapsed_ns } = played;
-    Ok(report::Mode {
+    let mode = report::Mode {
         mode: mode.name().into(),
         how,
         basis: format!("modelled (cost model {})", plan.cost.name),
         online: Spread::of(latencies),
-        offline_throughput: if offline_rate > 0.0 { rate(service, elapsed) / offline_rate } else { 0.0 },
+        offline_throughput: (offline_rate > 0.0).then(|| rate(service, elapsed) / offline_rate),
         hqd_use: (after.slot_ns - before.slot_ns) as f64 / elapsed.as_nanos() as f64 / f64::from(rig.slots.max(1)),
         unmap: operation(stats.operations.get(&Operation::Unmap)),
         remap: operation(stats.operations.get(&Operation::Remap)),
@@ -224,7 +267,8 @@ fn run_mode(
         first_error,
         elapsed_s: elapsed_ns as f64 / 1e9,
         kept_up: true,
-    })
+    };
+    Ok((mode, trace))
 }
 
 /// Slices of one track may not overlap, requests may: each goes to the first track that is free again.
@@ -360,7 +404,7 @@ fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Fa
             ms(mode.online.p50_ms),
             ms(mode.online.p99_ms),
             ms(mode.online.p999_ms),
-            percent(mode.offline_throughput),
+            mode.offline_throughput.map_or_else(blank, percent),
             percent(mode.hqd_use),
             latency(&mode.unmap, mode.unmap.p50_ms),
             latency(&mode.unmap, mode.unmap.p99_ms),

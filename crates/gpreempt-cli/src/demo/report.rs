@@ -62,8 +62,9 @@ pub struct Mode {
     pub basis: String,
     /// From arrival to completion.
     pub online: Spread,
-    /// Work that offline queues did per second, over what they do per second alone on the machine.
-    pub offline_throughput: f64,
+    /// Work that offline queues did per second, over what they do per second alone on the machine; null where they do
+    /// none there.
+    pub offline_throughput: Option<f64>,
     /// Slots with a mapped queue over all slots, averaged over time.
     pub hqd_use: f64,
     /// Taking the offline queues of a node off, as the scheduler saw it.
