@@ -105,7 +105,7 @@ pub struct DemoArgs {
     /// Offline training processes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "scenario", value_name = "N")]
     pub offline_processes: u32,
-    /// Queues of each offline process on each GPU
+    /// Queues of each offline process on each GPU; a GPU takes 4096 of all processes, a process has 1024 on all GPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "scenario", value_name = "N")]
     pub offline_queues: u32,
     /// Take arrivals from a file: Azure LLM CSV, DISB JSON, or a JSON list of gaps in seconds (Orion)

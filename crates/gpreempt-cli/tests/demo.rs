@@ -189,6 +189,35 @@ fn wrong_input_says_where_and_exits_with_the_right_status() {
     assert_eq!(run(&["--version"]).1, concat!("gpreempt ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
+#[test]
+fn a_machine_that_cannot_have_so_many_queues_names_the_limit() {
+    let (status, out, err) = run(&["demo", "--gpus=1", "--offline-processes=64", "--offline-queues=64"]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains("at most 4096 queues"), "{err}");
+    let (status, _, err) = run(&["demo", "--gpus=64", "--offline-queues=64"]);
+    assert_eq!(status, 1);
+    assert!(err.contains("at most 1024 queues"), "{err}");
+}
+
+#[test]
+fn a_node_that_the_machine_does_not_have_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    let path = file.to_str().unwrap();
+    let process = "name = \"x\"\n[[process]]\nname = \"t\"\n[[process.queue]]\n";
+    let fault = "nodes = [1]\n[[fault]]\nat = { time-ms = 1 }\n";
+    for (text, line, node) in [
+        ("nodes = [1,\n 9]\n".to_owned(), 6, 9),
+        (format!("{fault}what = {{ node-reset = {{ node = 8 }} }}\n"), 8, 8),
+        (format!("{fault}what = {{ hws-timeout = {{ node = 2 }} }}\n"), 8, 2),
+    ] {
+        std::fs::write(&file, format!("{process}{text}")).unwrap();
+        let (status, out, err) = run(&["demo", "--gpus=2", "--scenario", path]);
+        assert_eq!((status, out.as_str()), (1, ""), "{text}");
+        assert!(err.contains(&format!("{path}:{line}: there is no node {node}: the machine has 2")), "{err}");
+    }
+}
+
 /// A stream that no byte can be written to.
 struct Broken(io::ErrorKind);
 

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use nix::errno::Errno;
+
 use crate::config::{CALLER_IN_A_NAMESPACE, Config, ConfigError, Hardware};
 use crate::file::Files;
+use crate::guest::QUEUES_PER_NODE;
 use crate::hw::hiq::Hiq;
 use crate::hw::pool::Pool;
 use crate::machine::Counters;
 use crate::node::Node;
-use crate::process::Process;
+use crate::process::{MAX_QUEUE_IDS, Process};
 use crate::timeline::Timeline;
 use crate::topology::{Topology, TopologyNode};
 use crate::world::World;
@@ -74,7 +77,7 @@ impl World {
             world.spawn(process, true).map_err(|errno| ConfigError {
                 path: scenario.name.clone(),
                 line: None,
-                message: format!("process {:?} cannot start: {}", process.name, errno.desc()),
+                message: format!("process {:?} cannot start: {}", process.name, refusal(errno)),
             })?;
         }
         world.settle_down();
@@ -114,6 +117,21 @@ impl World {
                 self.mapped_event(node, generation);
             }
         }
+    }
+}
+
+/// What CREATE_QUEUE means by an errno, where a limit is behind it.
+fn refusal(errno: Errno) -> String {
+    match errno {
+        Errno::EPERM => format!("a GPU node takes at most {QUEUES_PER_NODE} queues of all processes (EPERM)"),
+        Errno::ENOSPC => {
+            let (most, least) = QUEUES_PER_PROCESS;
+            format!("a process takes at most {most} queues of a GPU node, {least} before GFX 9.4.3 (ENOSPC)")
+        }
+        Errno::ENOMEM => {
+            format!("a process has at most {MAX_QUEUE_IDS} queues, and a GPU node those of its SDMA engines (ENOMEM)")
+        }
+        _ => errno.desc().to_owned(),
     }
 }
 

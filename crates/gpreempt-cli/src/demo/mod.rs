@@ -127,16 +127,20 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<(R
     policy::named(&args.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     let plan = Plan::new(args, arrivals)?;
 
+    // A machine that cannot have all its guests says so before any part of it runs.
+    let rig = plan.boot(Guests::All, true)?;
+    let machine = rig.host.describe();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (nodes, offline_queues) = (count(rig.lanes.len()), count(rig.offline.len()));
+    drop(rig);
+
     bar.set_message("online alone");
     let rig = plan.boot(Guests::Online, true)?;
     let alone = play(&rig, None, arrivals, &mut |_, _, _| bar.inc(1))?;
-    let nodes = u32::try_from(rig.lanes.len()).unwrap_or(u32::MAX);
-    let machine = rig.host.describe();
     drop(rig);
 
     bar.set_message("offline alone");
     let rig = plan.boot(Guests::Offline, true)?;
-    let offline_queues = u32::try_from(rig.offline.len()).unwrap_or(u32::MAX);
     let (from, before) = (rig.host.now(), offline_service(&rig)?);
     rig.host.sleep(Duration::from_nanos(alone.elapsed_ns.max(1_000_000_000)));
     let offline_rate = rate(offline_service(&rig)? - before, rig.host.now() - from);

@@ -197,15 +197,19 @@ impl Scenario {
         Scenario { name: "empty".into(), about: "No guests.".into(), ..Scenario::default() }
     }
 
-    /// A built-in scenario by its name (`nodes` shapes `default`), or the scenario of a file by its path.
+    /// A built-in scenario by its name, or the scenario of a file by its path, for a machine with this many KFD nodes.
     ///
     /// # Errors
-    /// Unknown name, unreadable file, or a file that says something impossible (with its line).
+    /// Unknown name, unreadable file, or a file that says something impossible (with its line), such as a node that the
+    /// machine does not have.
     pub fn named(name_or_path: &str, nodes: u32) -> Result<Scenario, ConfigError> {
         match name_or_path {
             "default" => Ok(Scenario::builtin_default(nodes)),
             "empty" => Ok(Scenario::empty()),
-            _ => Scenario::parse(name_or_path, &source::find("scenario", name_or_path, BUILTIN, &Scenario::builtin())?),
+            _ => {
+                let text = source::find("scenario", name_or_path, BUILTIN, &Scenario::builtin())?;
+                scenario_file::parse(Source { path: name_or_path, text: &text }, Some(nodes))
+            }
         }
     }
 
@@ -223,7 +227,7 @@ impl Scenario {
     /// # Errors
     /// What is wrong in the text, with its line.
     pub fn parse(path: &str, text: &str) -> Result<Scenario, ConfigError> {
-        scenario_file::parse(Source { path, text })
+        scenario_file::parse(Source { path, text }, None)
     }
 }
 

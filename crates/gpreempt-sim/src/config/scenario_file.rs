@@ -59,7 +59,7 @@ fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 struct RawQueue {
     #[serde(default)]
-    nodes: Vec<u32>,
+    nodes: Vec<Spanned<u32>>,
     count: Option<Spanned<u32>>,
     #[serde(default)]
     kind: QueueType,
@@ -141,7 +141,7 @@ enum RawKind {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OfNode {
-    node: u32,
+    node: Spanned<u32>,
 }
 
 #[derive(Deserialize)]
@@ -157,15 +157,15 @@ struct OfProcess {
     pid: u32,
 }
 
-/// Reads a scenario.
-pub(super) fn parse(file: Source<'_>) -> Result<Scenario, ConfigError> {
+/// Reads a scenario; `nodes`: of the machine that it is for, where that is known.
+pub(super) fn parse(file: Source<'_>, nodes: Option<u32>) -> Result<Scenario, ConfigError> {
     let raw: RawScenario = file.parse()?;
     let mut pids = BTreeSet::new();
     let mut callers = 0;
     let mut processes = Vec::new();
     for raw in raw.process {
         let span = raw.span();
-        let process = process(raw.into_inner(), file)?;
+        let process = process(raw.into_inner(), file, nodes)?;
         callers += u32::from(process.caller);
         if callers > 1 {
             return Err(file.blame(span, "only one process can be the caller"));
@@ -185,13 +185,13 @@ pub(super) fn parse(file: Source<'_>) -> Result<Scenario, ConfigError> {
         name: file.check(raw.name, |n| !n.trim().is_empty(), "a scenario has a name")?,
         about: raw.about,
         processes,
-        faults: raw.fault.into_iter().map(|raw| fault(raw, file)).collect::<Result<_, _>>()?,
+        faults: raw.fault.into_iter().map(|raw| fault(raw, file, nodes)).collect::<Result<_, _>>()?,
         preempt_timeout_ms: positive(raw.preempt_timeout_ms)?,
         max_hold_ms: positive(raw.max_hold_ms)?,
     })
 }
 
-fn process(raw: RawProcess, file: Source<'_>) -> Result<ProcessSpec, ConfigError> {
+fn process(raw: RawProcess, file: Source<'_>, nodes: Option<u32>) -> Result<ProcessSpec, ConfigError> {
     let pid = |value: Option<Spanned<u32>>| {
         let message = format!("a pid is 1 to {MAX_PID}");
         value.map(|v| file.check(v, |v| (1..=MAX_PID).contains(v), &message)).transpose()
@@ -208,12 +208,12 @@ fn process(raw: RawProcess, file: Source<'_>) -> Result<ProcessSpec, ConfigError
         cgroup: cgroup.transpose()?.unwrap_or_else(|| "/".to_owned()),
         command: command.transpose()?.unwrap_or_else(|| vec![name.clone()]),
         runtime_enabled: raw.runtime_enabled,
-        queues: raw.queue.into_iter().map(|raw| queue(raw, file)).collect::<Result<_, _>>()?,
+        queues: raw.queue.into_iter().map(|raw| queue(raw, file, nodes)).collect::<Result<_, _>>()?,
         name,
     })
 }
 
-fn queue(raw: RawQueue, file: Source<'_>) -> Result<QueueSpec, ConfigError> {
+fn queue(raw: RawQueue, file: Source<'_>, nodes: Option<u32>) -> Result<QueueSpec, ConfigError> {
     let usual = QueueSpec::default();
     let within = |value: Option<Spanned<u32>>, usual: u32, least: u32, most: u32| match value {
         Some(value) => file.check(value, |v| (least..=most).contains(v), &format!("must be {least} to {most}")),
@@ -233,7 +233,7 @@ fn queue(raw: RawQueue, file: Source<'_>) -> Result<QueueSpec, ConfigError> {
         None => usual.gws,
     };
     Ok(QueueSpec {
-        nodes: raw.nodes,
+        nodes: raw.nodes.into_iter().map(|raw| node(raw, file, nodes)).collect::<Result<_, _>>()?,
         count: within(raw.count, usual.count, 1, MAX_QUEUES)?,
         kind: raw.kind,
         priority: within(raw.priority, usual.priority, 0, 15)?,
@@ -242,6 +242,16 @@ fn queue(raw: RawQueue, file: Source<'_>) -> Result<QueueSpec, ConfigError> {
         gws,
         work: raw.work.map_or(Ok(usual.work), |work| workload(work, file))?,
     })
+}
+
+fn node(raw: Spanned<u32>, file: Source<'_>, nodes: Option<u32>) -> Result<u32, ConfigError> {
+    match nodes {
+        Some(nodes) => {
+            let message = format!("there is no node {}: the machine has {nodes}, counted from 0", raw.get_ref());
+            file.check(raw, |node| *node < nodes, &message)
+        }
+        None => Ok(raw.into_inner()),
+    }
 }
 
 fn workload(raw: RawWork, file: Source<'_>) -> Result<Workload, ConfigError> {
@@ -273,7 +283,7 @@ fn workload(raw: RawWork, file: Source<'_>) -> Result<Workload, ConfigError> {
     })
 }
 
-fn fault(raw: RawFault, file: Source<'_>) -> Result<Fault, ConfigError> {
+fn fault(raw: RawFault, file: Source<'_>, nodes: Option<u32>) -> Result<Fault, ConfigError> {
     let nth = |value: Spanned<u64>| file.check(value, |n| *n > 0, "counted from 1");
     Ok(Fault {
         at: match raw.at {
@@ -282,8 +292,8 @@ fn fault(raw: RawFault, file: Source<'_>) -> Result<Fault, ConfigError> {
             RawPoint::Round(round) => FaultPoint::Round { nth: nth(round)? },
         },
         kind: match raw.what {
-            RawKind::HwsTimeout(of) => FaultKind::HwsTimeout { node: of.node },
-            RawKind::NodeReset(of) => FaultKind::NodeReset { node: of.node },
+            RawKind::HwsTimeout(of) => FaultKind::HwsTimeout { node: node(of.node, file, nodes)? },
+            RawKind::NodeReset(of) => FaultKind::NodeReset { node: node(of.node, file, nodes)? },
             RawKind::QueueReset(of) => FaultKind::QueueReset { pid: of.pid, queue: of.queue },
             RawKind::QueueDestroyed(of) => FaultKind::QueueDestroyed { pid: of.pid, queue: of.queue },
             RawKind::ProcessGone(of) => FaultKind::ProcessGone { pid: of.pid },
