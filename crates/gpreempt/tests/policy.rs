@@ -225,6 +225,13 @@ proptest! {
 }
 
 #[test]
+fn a_window_without_time_to_hold_anything_is_refused() {
+    let error = named("rate-bound:window=1ns").unwrap_err();
+    assert!(error.to_string().contains("a window of 1ns leaves no time"), "{error}");
+    assert!(named("rate-bound:window=1ns,floor=0%").is_ok());
+}
+
+#[test]
 fn saturated_slices_reach_their_shares_within_two_percent() {
     for percent in [25, 50, 75, 90] {
         let policy = Slice { online_percent: percent, ..Slice::default() };

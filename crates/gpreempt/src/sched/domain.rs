@@ -1,9 +1,10 @@
 //! One domain: the offline queues that a set of nodes shares, and the online requests on it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::queue::{GpuId, Pid, QueueId};
-use crate::sched::policy::{OfflineQueue, Policy, View};
+use crate::sched::policy::{Decision, OfflineQueue, Policy, View, ids};
 use crate::sched::share::Share;
 
 /// What the scheduler notes of an offline queue beyond what a policy sees.
@@ -11,6 +12,8 @@ use crate::sched::share::Share;
 pub(super) struct Note {
     /// When its hold was last renewed.
     pub(super) renewed: Duration,
+    /// The last attempt to renew it failed: not before this.
+    not_before: Duration,
     /// Its job: queues of one job move together where gangs are on.
     pub(super) job: u32,
     /// Write pointer when it was found idle.
@@ -87,7 +90,7 @@ impl Domain {
     pub(super) fn insert(&mut self, id: QueueId, gpu: GpuId, held: bool, job: u32, now: Duration) {
         let Err(at) = self.position(id) else { return };
         self.offline.insert(at, OfflineQueue { id, gpu, held: false, since: now, idle_since: None });
-        self.notes.insert(at, Note { renewed: now, job, idle_at: None });
+        self.notes.insert(at, Note { renewed: now, not_before: Duration::ZERO, job, idle_at: None });
         if held {
             self.set_held(id, true, now, now);
         }
@@ -132,6 +135,13 @@ impl Domain {
         true
     }
 
+    /// A hold could not be renewed; the next attempt is due then.
+    pub(super) fn put_off(&mut self, id: QueueId, until: Duration) {
+        if let Ok(at) = self.position(id) {
+            self.notes[at].not_before = until;
+        }
+    }
+
     /// A queue was seen without work at this write pointer, or with work.
     pub(super) fn set_idle(&mut self, id: QueueId, idle_at: Option<u64>, now: Duration) {
         let Ok(at) = self.position(id) else { return };
@@ -160,11 +170,13 @@ impl Domain {
         self.dirty = true;
     }
 
-    /// Held queues whose hold must be renewed by now.
+    /// Held queues whose hold is to be renewed now: once one is due, all that are half way, so that they stay together.
     pub(super) fn renew(&self, now: Duration, beat: Option<Duration>) -> Vec<QueueId> {
         match beat {
             Some(beat) if self.beat_due(beat).is_some_and(|due| due <= now) => {
-                self.offline.iter().filter(|queue| queue.held).map(|queue| queue.id).collect()
+                let held = self.entries().filter(|(queue, _)| queue.held);
+                let soon = held.filter(|(_, note)| (note.renewed + beat / 2).max(note.not_before) <= now);
+                soon.map(|(queue, _)| queue.id).collect()
             }
             _ => Vec::new(),
         }
@@ -175,7 +187,7 @@ impl Domain {
         if self.held == 0 {
             return None;
         }
-        self.entries().filter(|(queue, _)| queue.held).map(|(_, note)| note.renewed + beat).min()
+        self.entries().filter(|(queue, _)| queue.held).map(|(_, note)| (note.renewed + beat).max(note.not_before)).min()
     }
 
     /// What a policy sees.
@@ -199,7 +211,11 @@ impl Domain {
     /// What the policy decides now, without what is no change or not an offline queue of this domain.
     pub(super) fn decide(&mut self, policy: &dyn Policy, now: Duration, online: u32, cap: Option<u32>) -> Wishes {
         self.dirty = false;
-        let decision = policy.decide(&self.view(now, online, cap));
+        let view = self.view(now, online, cap);
+        // Somebody else's code: a panic of it must not keep a guard from ending, nor a thread from renewing holds.
+        let decided = catch_unwind(AssertUnwindSafe(|| policy.decide(&view)));
+        let panicked = decided.is_err();
+        let decision = decided.unwrap_or_else(|_| Decision { remap: ids(view.held()), ..Decision::default() });
         self.again_at = decision.again_at;
         let known = |ids: Vec<QueueId>, held: Option<bool>| -> Vec<QueueId> {
             let fits = |id: &QueueId| self.get(*id).is_some_and(|queue| held.is_none_or(|held| queue.held == held));
@@ -211,6 +227,7 @@ impl Domain {
             rotate: known(decision.rotate, None),
             online: online > 0,
             waits: online > 0 || decision.again_at.is_some(),
+            panicked,
         }
     }
 }
@@ -225,4 +242,6 @@ pub(super) struct Wishes {
     pub(super) online: bool,
     /// A queue that stays held does so on purpose.
     pub(super) waits: bool,
+    /// The policy panicked instead, so everything goes back.
+    pub(super) panicked: bool,
 }

@@ -33,7 +33,7 @@ pub(super) fn align(domains: &BTreeMap<GpuId, Domain>, wishes: &mut BTreeMap<Gpu
     }
     for (key, wish) in wishes.iter_mut() {
         let rotate = std::mem::take(&mut wish.rotate);
-        let mut aligned = Wishes { rotate, online: wish.online, waits: wish.waits, ..Wishes::default() };
+        let mut aligned = Wishes { rotate, unmap: Vec::new(), remap: Vec::new(), ..*wish };
         let unmap = sorted(&wish.unmap);
         for (queue, note) in domains[key].entries() {
             let job = note.job;

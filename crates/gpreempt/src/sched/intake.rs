@@ -1,6 +1,6 @@
 //! What happens without us: queues come and go, processes exit, holds expire, queues run dry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Shared {
         if !self.capabilities.contains(Capabilities::EVENTS) {
             return;
         }
-        let _in_order = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_order = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let events = match self.driver.events() {
             Ok(events) => events,
             Err(error) => {
@@ -52,6 +52,7 @@ impl Shared {
         if events.iter().any(|event| event.lost > 0) {
             self.rescan();
         }
+        drop(in_order);
         let record = |event: &Event| Record::Event { kind: event.kind, gpu: event.gpu, at: event.time };
         self.publish(&events.iter().map(record).collect::<Vec<_>>());
     }
@@ -129,21 +130,18 @@ impl Shared {
 
     /// Reads pointers and notes which queues have no work. A mapped queue whose pointers meet is asked for waves once.
     fn look_for_idle(&self) {
-        let queues: Vec<(QueueId, bool, Option<u64>)> = {
-            let mut state = self.lock();
-            let notes = state.domains.values_mut().flat_map(|domain| {
-                let entries = domain.entries().map(|(queue, note)| (queue.id, queue.held, note.idle_at));
-                entries.collect::<Vec<_>>()
-            });
-            notes.collect()
+        let queues: BTreeMap<QueueId, (bool, Option<u64>)> = {
+            let state = self.lock();
+            let entries = state.domains.values().flat_map(|domain| domain.entries());
+            entries.map(|(queue, note)| (queue.id, (queue.held, note.idle_at))).collect()
         };
-        let pids: BTreeSet<Pid> = queues.iter().map(|(queue, _, _)| queue.pid).collect();
+        let pids: BTreeSet<Pid> = queues.keys().map(|queue| queue.pid).collect();
         for pid in pids {
             let want = Want { pointers: true, waves: false };
             let Ok(statuses) = self.driver.queue_status(Selector::process(pid), want) else { continue };
             for status in statuses {
-                let Ok(at) = queues.binary_search_by_key(&status.queue, |(queue, _, _)| *queue) else { continue };
-                let (queue, held, idle_at) = queues[at];
+                let queue = status.queue;
+                let Some(&(held, idle_at)) = queues.get(&queue) else { continue };
                 let idle_at = match status.pointers {
                     Some((_, write)) if idle_at == Some(write) => continue,
                     Some((read, write)) if read == write && !held && self.has_no_waves(queue) => Some(write),

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::driver::Selector;
+use crate::error::Error;
 use crate::queue::{GpuId, Pid, QueueId};
 use crate::sched::domain::Wishes;
 use crate::sched::gang;
@@ -28,6 +31,8 @@ pub(super) struct Plan {
     pub(super) remap: Vec<Item>,
     /// Processes whose new queues need not start held any more, once this plan is carried out.
     pub(super) release_new: Vec<Pid>,
+    /// The policy could not be asked.
+    pub(super) error: Option<Error>,
 }
 
 impl Plan {
@@ -71,6 +76,7 @@ impl State {
             wake |= online > 0;
             wishes.insert(*key, wish);
         }
+        let panicked = wishes.values().any(|wish| wish.panicked);
         if self.rules.gang {
             gang::align(&self.domains, &mut wishes);
         }
@@ -82,7 +88,8 @@ impl State {
             }
             give.retain(|queue| !cleaned.contains(queue));
         }
-        let rotate = wishes.values().flat_map(|wish| &wish.rotate).filter(|id| hold.binary_search(id).is_err());
+        let rotate = wishes.values().flat_map(|wish| &wish.rotate);
+        let rotate = rotate.filter(|id| hold.binary_search(id).is_err() && !cleaned.contains(id));
         let mapped = sorted(give.iter().chain(rotate).copied());
         renew.retain(|id| give.binary_search(id).is_err());
         if !renew.is_empty() {
@@ -94,6 +101,12 @@ impl State {
             unmap: self.items(&hold, &mapped, true, &BTreeSet::new()),
             remap: self.items(&mapped, &hold, false, cleaned),
             release_new: self.release_new(&give),
+            error: panicked.then(|| {
+                Error::new("asking the policy", Errno::ENOTRECOVERABLE)
+                    .on(policy.name())
+                    .because("it panicked")
+                    .remedy("offline queues stay mapped; choose another policy")
+            }),
         };
         if wake {
             let held = self.online.iter().filter(|(_, held)| **held);
@@ -132,14 +145,16 @@ impl State {
         let mut items = Vec::new();
         for (&(pid, gpu), ids) in groups {
             let all_go = self.domains[&self.key(gpu)].of(pid).iter().filter(|queue| queue.gpu == gpu).all(|queue| {
-                (queue.held == hold && !spare.contains(&queue.id)) || ids.binary_search(&queue.id).is_ok()
+                !spare.contains(&queue.id) && (queue.held == hold || ids.binary_search(&queue.id).is_ok())
             });
             if all_go && !other.contains_key(&(pid, gpu)) && self.is_whole(pid) {
                 let hold_new = hold && self.rules.hold_new;
                 let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
                 items.push(Item { selector, gpu, queues: ids.clone() });
             } else {
-                items.extend(ids.iter().map(|id| Item { selector: Selector::queue(*id), gpu, queues: vec![*id] }));
+                // On its node, as the entries for all queues are: the driver refuses entries that may overlap.
+                let one = |id: &QueueId| Selector { gpu, ..Selector::queue(*id) };
+                items.extend(ids.iter().map(|id| Item { selector: one(id), gpu, queues: vec![*id] }));
             }
         }
         items

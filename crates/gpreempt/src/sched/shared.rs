@@ -92,20 +92,16 @@ impl Shared {
     }
 
     /// Waits until nobody works on these domains (all, where gangs are on; none given = all), and claims them.
-    fn claim<'a>(&'a self, mut state: MutexGuard<'a, State>, keys: &[GpuId]) -> (MutexGuard<'a, State>, Claim<'a>) {
+    pub(super) fn claim_domains(&self, keys: &[GpuId]) -> Claim<'_> {
+        let mut state = self.lock();
         loop {
             let keys = state.together(keys);
             if !state.any_busy(&keys) {
                 state.set_busy(&keys, true);
-                return (state, Claim { shared: self, keys });
+                return Claim { shared: self, keys };
             }
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// Claims domains for something else than a step.
-    pub(super) fn claim_domains(&self, keys: &[GpuId]) -> Claim<'_> {
-        self.claim(self.lock(), keys).1
     }
 
     /// Notes a change, then brings these domains (none = all) where the policy wants them.
@@ -141,10 +137,17 @@ impl Shared {
         keys: &[GpuId],
         plan: impl FnOnce(&mut State, &[GpuId], &BTreeSet<QueueId>) -> Plan,
     ) -> Step {
-        // May wait for a monitor, so neither under the lock.
+        let claim = self.claim_domains(keys);
+        // May wait for a monitor, so neither under the lock; and read last, for claiming may have waited, too.
         let cleaned = self.claims.cleaned();
-        let (mut state, claim) = self.claim(self.lock(), keys);
-        let plan = plan(&mut state, &claim.keys, &cleaned);
+        // Unlocked before the claim ends, on the way out of a panic as well: ending it locks.
+        let mut state = self.lock();
+        let mut plan = plan(&mut state, &claim.keys, &cleaned);
+        let panicked = plan.error.take();
+        if let Some(error) = &panicked {
+            tracing::error!(%error, "a policy must not panic");
+            state.first_error.get_or_insert_with(|| error.clone());
+        }
         let window = state.claim(&plan.unmap);
         if plan.is_empty() {
             // Queues that are left to a monitor end their claim without a call.
@@ -153,7 +156,7 @@ impl Shared {
             if !released.is_empty() {
                 self.window.release(&released);
             }
-            return Step::default();
+            return Step { error: panicked, ..Step::default() };
         }
         drop(state);
         if !window.is_empty() {
@@ -176,7 +179,7 @@ impl Shared {
             }
         }
         let outcome = state.apply(done.verdicts, done.begin, done.end);
-        let error = done.error.or(outcome.error);
+        let error = panicked.or(done.error).or(outcome.error);
         if let Some(error) = &error {
             state.first_error.get_or_insert_with(|| error.clone());
         }

@@ -51,6 +51,12 @@ impl State {
     }
 
     fn apply_one(&mut self, verdict: &Verdict, begin: Duration, end: Duration, outcome: &mut Outcome) {
+        if verdict.hold && verdict.errno.is_some() {
+            let key = self.key(verdict.item.gpu);
+            if let Some(domain) = self.domains.get_mut(&key) {
+                verdict.item.queues.iter().for_each(|queue| domain.put_off(*queue, end + RETRY));
+            }
+        }
         if verdict.not_tried {
             // A dead lease holds nothing.
             if verdict.errno == Some(Errno::EBADF) {

@@ -179,6 +179,9 @@ impl Machine {
         if let Some(errno) = self.fail_next.take() {
             return Err(Error::new("moving queues", errno));
         }
+        if overlap(unmap.iter().chain(remap)) {
+            return Err(Error::new("moving queues", Errno::EINVAL).because("entries may overlap"));
+        }
         let mut seen = BTreeSet::new();
         for id in unmap.iter().chain(remap).flat_map(|selector| self.named(selector)) {
             if !seen.insert(id) {
@@ -241,6 +244,21 @@ impl Machine {
         }
         Ok(batch)
     }
+}
+
+/// The kernel's rule, which looks at names alone: a queue named on all nodes overlaps all queues of any node.
+fn overlap<'a>(entries: impl Iterator<Item = &'a Selector>) -> bool {
+    let entries: Vec<&Selector> = entries.collect();
+    let whole = |pid: Pid| entries.iter().filter(move |entry| entry.pid == pid && entry.queue.is_none());
+    let clash = |a: GpuId, b: GpuId| a == b || a == GpuId::ALL || b == GpuId::ALL;
+    let mut nodes = BTreeSet::new();
+    entries.iter().any(|entry| match entry.queue {
+        Some(_) => whole(entry.pid).any(|all| clash(all.gpu, entry.gpu)),
+        None => {
+            !nodes.insert((entry.pid, entry.gpu))
+                || whole(entry.pid).any(|all| all != entry && clash(all.gpu, entry.gpu))
+        }
+    })
 }
 
 /// Something that happens while a call is under way.

@@ -78,7 +78,7 @@ impl Policy for Lazy {
         let mut decision = Decision::default();
         let mut again = |at: Duration| decision.again_at = Some(decision.again_at.map_or(at, |other| other.min(at)));
 
-        let back = view.quiet_since.map_or(view.now, |quiet| quiet + self.linger);
+        let back = view.quiet_since.map_or(view.now, |quiet| quiet.saturating_add(self.linger));
         let mut waking = view.held().filter(|queue| queue.idle_since.is_none()).peekable();
         if view.now >= back {
             decision.remap = ids(waking);

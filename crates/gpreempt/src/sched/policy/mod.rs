@@ -86,7 +86,7 @@ impl View<'_> {
     }
 }
 
-fn ids<'a>(queues: impl Iterator<Item = &'a OfflineQueue>) -> Vec<QueueId> {
+pub(super) fn ids<'a>(queues: impl Iterator<Item = &'a OfflineQueue>) -> Vec<QueueId> {
     queues.map(|queue| queue.id).collect()
 }
 

@@ -61,12 +61,17 @@ impl Default for RateBound {
 impl RateBound {
     fn from_given(given: &Given<'_>) -> Result<RateBound> {
         let default = RateBound::default();
-        Ok(RateBound {
+        let policy = RateBound {
             residency: given.duration("residency", default.residency)?,
             coalesce: given.duration("coalesce", default.coalesce)?,
             floor_percent: given.percent("floor", default.floor_percent, 0..=99)?,
             window: given.positive("window", default.window)?,
-        })
+        };
+        if policy.budget().is_zero() {
+            let (window, floor) = (show(policy.window), policy.floor_percent);
+            return Err(given.wrong(format!("a window of {window} leaves no time beside a floor of {floor}%")));
+        }
+        Ok(policy)
     }
 
     /// How long offline queues may be held in a window.

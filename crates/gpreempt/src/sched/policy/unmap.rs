@@ -51,7 +51,7 @@ impl Policy for Unmap {
         if view.online > 0 {
             return Decision { unmap: ids(view.mapped()), ..Decision::default() };
         }
-        let due = view.quiet_since.map_or(view.now, |quiet| quiet + self.linger);
+        let due = view.quiet_since.map_or(view.now, |quiet| quiet.saturating_add(self.linger));
         if view.now >= due {
             return Decision { remap: ids(view.held()), ..Decision::default() };
         }
