@@ -35,7 +35,7 @@ impl World {
         self.take_faults(|world, at, kind| *at == FaultPoint::Round { nth: round } && world.concerns(kind, node))
     }
 
-    /// What strikes before entry `entry` of the current batch command is marked.
+    /// What strikes before entry `entry` of the current batch command is looked up.
     pub(crate) fn strike_in_batch(&mut self, entry: u32) {
         let nth = self.batches;
         for kind in self.take_faults(|_, at, _| *at == FaultPoint::Batch { nth, entry }) {

@@ -5,7 +5,8 @@
 pub enum FaultPoint {
     /// At this machine time, ns.
     Time(u64),
-    /// In the nth (1 = first) batch command of a lease, after its arguments were checked and before entry `entry` is marked.
+    /// In the nth (1 = first) batch command of a lease, after its arguments were checked and before entry `entry` is
+    /// looked up.
     Batch {
         /// Which batch command, counted over the machine's life.
         nth: u64,
