@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The monitor keeps what gpreempt_set_queue_policy() promises, and gives queues back when it ends. Its machine has a
- * process 5003 with one queue that has no work. */
+ * process 4185003 with one queue that has no work. */
 
 #include <semaphore.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@ int main(void)
 	alarm(120);
 	CHECK(sem_init(&ticks, 0, 0) == 0);
 	RETURNS(0, gpreempt_poc_init());
-	RETURNS(0, gpreempt_find_queues_by_process(5003, &infos, &count));
+	RETURNS(0, gpreempt_find_queues_by_process(4185003, &infos, &count));
 	CHECK(count == 1);
 	queue = infos[0].queue_id;
 	gpreempt_free_queue_info(infos);
