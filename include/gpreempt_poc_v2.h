@@ -29,6 +29,8 @@
  *     -EOPNOTSUPP       this machine, driver or firmware cannot
  *     -ENODEV           no machine, or gpreempt_poc_init() has not been called
  *     -EBADF            the process was forked, see below
+ *     -EAGAIN           no thread to be had
+ *     -ENOMEM           no memory to be had
  *     -ENOTRECOVERABLE  an internal error was caught; the session goes on
  *
  * Queues. KFD numbers queues per process. A number below 1024 names a queue of the calling process; a queue of another
@@ -270,8 +272,10 @@ extern "C" {
  *
  * n calls need n of gpreempt_poc_cleanup(). In a forked child it opens the machine anew. Read from the environment, by
  * the call that opens: GPREEMPT_BACKEND (auto, patched, sim; auto takes the simulated machine only where there is no
- * /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual), GPREEMPT_SIM_COST_MODEL,
- * GPREEMPT_SIM_SCENARIO (a file, or empty), GPREEMPT_SIM_TOPOLOGY, GPREEMPT_SIM_SEED.
+ * /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual; default real), GPREEMPT_SIM_COST_MODEL,
+ * GPREEMPT_SIM_SCENARIO (a file, a built-in name, or the word empty for no process at all), GPREEMPT_SIM_TOPOLOGY,
+ * GPREEMPT_SIM_SEED. A variable with an empty value counts as not set. No function here lets time pass, so on a virtual
+ * clock only calls that cost time move it, and a monitor hardly ever calls back: use the real one for that.
  *
  * @return 0; -ENODEV no machine; -EOPNOTSUPP, -EPERM it is there and cannot be used: the last error names the remedy;
  *         -EINVAL a variable or a file it names is wrong.
@@ -358,7 +362,7 @@ int32_t gpreempt_fast_remap_queues(const uint32_t *queues, uint32_t count);
  * Keeps slots free for online queues and caps how many PREEMPTIBLE queues are in the runlist at once.
  *
  * Queues beyond the cap take turns. Slots are percent of a GPU's slots, rounded down. The reservation ends with the
- * session; 0, 100 lifts it.
+ * session; 0, 0 lifts it, cap and all, while 0 after any other online_percent stops all PREEMPTIBLE queues.
  *
  * @param gpu_id           KFD topology gpu_id, or GPREEMPT_ALL_GPUS
  * @param online_percent   slots kept for online queues
@@ -489,74 +493,6 @@ int32_t gpreempt_find_idle_offline_queues(uint32_t *queues, uint32_t capacity);
 int32_t gpreempt_monitor_hqd_status(uint32_t interval_ms,
                                     gpreempt_hqd_callback callback,
                                     void *user);
-
-/**
- * gpreempt_batch_unmap_queues() under its first name.
- *
- * @param queues    handles or own KFD queue ids, each once
- * @param count     1 to GPREEMPT_MAX_QUEUES
- * @param grace_us  as in gpreempt_batch_unmap_queues(), microseconds
- *
- * @return as gpreempt_batch_unmap_queues().
- */
-int32_t gpreempt_suspend_queues(const uint32_t *queues, int32_t count, uint32_t grace_us);
-
-/**
- * gpreempt_fast_remap_queues() under its first name.
- *
- * @param queues  handles or own KFD queue ids, each once
- * @param count   1 to GPREEMPT_MAX_QUEUES
- *
- * @return as gpreempt_fast_remap_queues().
- */
-int32_t gpreempt_resume_queues(const uint32_t *queues, int32_t count);
-
-/**
- * Lists every queue that discovery finds, of all processes.
- *
- * @param infos  out: the list, to be freed with gpreempt_free_queue_info(); NULL where there is none; untouched on failure
- * @param count  out: its length; untouched on failure
- *
- * @return 0; -EINVAL NULL; -ENOMEM.
- */
-int32_t gpreempt_get_all_queues(struct gpreempt_queue_info **infos,
-                                int32_t *count);
-
-/**
- * Lists the queues with a KFD priority in a range.
- *
- * ROCm gives every queue the same priority, so this finds offline and online work only among queues that were made with
- * one. Queues whose priority is not known are left out.
- *
- * @param min_priority  lowest, 0 to 15
- * @param max_priority  highest, 0 to 15, no less than the lowest
- * @param infos         out: as gpreempt_get_all_queues()
- * @param count         out: as gpreempt_get_all_queues()
- *
- * @return 0; -EINVAL NULL, or no such range; -ENOMEM.
- */
-int32_t gpreempt_find_queues_by_priority(uint32_t min_priority,
-                                         uint32_t max_priority,
-                                         struct gpreempt_queue_info **infos,
-                                         int32_t *count);
-
-/**
- * Lists the queues of one process.
- *
- * @param pid    owner, in the calling process's pid namespace
- * @param infos  out: as gpreempt_get_all_queues()
- * @param count  out: as gpreempt_get_all_queues(); 0 also where there is no such process
- *
- * @return 0; -EINVAL NULL; -ENOMEM.
- */
-int32_t gpreempt_find_queues_by_process(uint32_t pid, struct gpreempt_queue_info **infos, int32_t *count);
-
-/**
- * Frees a list of queues. Needs no gpreempt_poc_init().
- *
- * @param infos  a list that this library gave, or NULL
- */
-void gpreempt_free_queue_info(struct gpreempt_queue_info *infos);
 
 /**
  * gpreempt_batch_unmap_queues() under its first name.

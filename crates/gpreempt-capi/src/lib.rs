@@ -33,8 +33,10 @@ compile_error!(
 ///
 /// n calls need n of gpreempt_poc_cleanup(). In a forked child it opens the machine anew. Read from the environment, by
 /// the call that opens: GPREEMPT_BACKEND (auto, patched, sim; auto takes the simulated machine only where there is no
-/// /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual), GPREEMPT_SIM_COST_MODEL,
-/// GPREEMPT_SIM_SCENARIO (a file, or empty), GPREEMPT_SIM_TOPOLOGY, GPREEMPT_SIM_SEED.
+/// /dev/kfd) and for the simulated machine GPREEMPT_SIM_CLOCK (real, virtual; default real), GPREEMPT_SIM_COST_MODEL,
+/// GPREEMPT_SIM_SCENARIO (a file, a built-in name, or the word empty for no process at all), GPREEMPT_SIM_TOPOLOGY,
+/// GPREEMPT_SIM_SEED. A variable with an empty value counts as not set. No function here lets time pass, so on a virtual
+/// clock only calls that cost time move it, and a monitor hardly ever calls back: use the real one for that.
 ///
 /// @return 0; -ENODEV no machine; -EOPNOTSUPP, -EPERM it is there and cannot be used: the last error names the remedy;
 ///         -EINVAL a variable or a file it names is wrong.
@@ -143,7 +145,7 @@ pub unsafe extern "C" fn gpreempt_fast_remap_queues(queues: *const u32, count: u
 /// Keeps slots free for online queues and caps how many PREEMPTIBLE queues are in the runlist at once.
 ///
 /// Queues beyond the cap take turns. Slots are percent of a GPU's slots, rounded down. The reservation ends with the
-/// session; 0, 100 lifts it.
+/// session; 0, 0 lifts it, cap and all, while 0 after any other online_percent stops all PREEMPTIBLE queues.
 ///
 /// @param gpu_id           KFD topology gpu_id, or GPREEMPT_ALL_GPUS
 /// @param online_percent   slots kept for online queues

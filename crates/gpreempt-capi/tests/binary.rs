@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -11,14 +10,16 @@ use common::{compiler, folder, library, root, run, simulated};
 #[test]
 fn it_exports_the_functions_of_the_header_and_nothing_else() {
     let header = fs::read_to_string(root().join("include/gpreempt_poc_v2.h")).unwrap();
-    let declared: BTreeSet<&str> = header
+    let mut declared: Vec<&str> = header
         .lines()
         .filter(|line| !line.starts_with([' ', '/', '#', '}']) && !line.starts_with("typedef"))
         .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
         .filter(|name| name.starts_with("gpreempt_"))
         .collect();
+    declared.sort_unstable();
     let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
-    let exported: BTreeSet<&str> = symbols.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    let mut exported: Vec<&str> = symbols.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    exported.sort_unstable();
     assert_eq!(exported, declared);
     assert_eq!(exported.len(), 23);
 }

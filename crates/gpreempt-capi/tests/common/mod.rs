@@ -51,7 +51,8 @@ pub fn try_run(command: &mut Command) -> Output {
 /// A compiler with all warnings as errors and the header in reach.
 pub fn compiler(program: &str, standard: &str) -> Command {
     let mut command = Command::new(program);
-    command.arg(format!("-std={standard}")).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"]);
+    command.arg(format!("-std={standard}")).args(["-Wall", "-Wextra", "-Wpedantic", "-Wredundant-decls"]);
+    command.args(["-Werror", "-g"]);
     command.arg("-I").arg(root().join("include"));
     command
 }
