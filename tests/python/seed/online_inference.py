@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Online inference: short kernels in bursts, a convolutional net of ResNet18's size."""
+"""Online inference: short kernels in bursts, a small convolutional net (5.2 million parameters)."""
 
 from __future__ import annotations
 
