@@ -90,6 +90,12 @@ impl Error {
         self
     }
 
+    /// Says this, too, after what it says already.
+    pub(crate) fn and(self, more: impl fmt::Display) -> Error {
+        let detail = format!("{}; {more}", self.words());
+        self.because(detail)
+    }
+
     /// Says what the user can do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Error {
@@ -116,6 +122,10 @@ impl Error {
         self.errno
     }
 
+    fn words(&self) -> &str {
+        self.detail.as_deref().unwrap_or_else(|| self.errno.desc())
+    }
+
     /// What it was done to, if known.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
@@ -128,11 +138,7 @@ impl fmt::Display for Error {
         if let Some(target) = &self.target {
             write!(f, " ({target})")?;
         }
-        let words = match &self.detail {
-            Some(detail) => detail.as_str(),
-            None => self.errno.desc(),
-        };
-        write!(f, ": {words} ({:?})", self.errno)?;
+        write!(f, ": {} ({:?})", self.words(), self.errno)?;
         if let Some(remedy) = &self.remedy {
             write!(f, "; {remedy}")?;
         }

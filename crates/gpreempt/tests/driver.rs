@@ -358,3 +358,19 @@ fn a_second_reservation_is_busy_and_the_first_ends_with_its_lease() {
     drop(first);
     assert_eq!(second.set_reservation(gpu(&host, 0), 0, 10).unwrap().nodes, 1);
 }
+
+#[test]
+fn a_reservation_on_a_gpu_that_is_not_there_says_so() {
+    let host = machine(2).privileged().boot();
+    let error = lease(&host).set_reservation(GpuId(7), 0, 10).unwrap_err();
+    assert_eq!(error.to_string(), "reserving queue slots (GPU 7): no such GPU (ENOENT)");
+}
+
+#[test]
+fn nought_and_nought_lift_a_reservation_so_that_another_lease_may_reserve() {
+    let host = machine(2).privileged().boot();
+    let (first, second) = (lease(&host), lease(&host));
+    first.set_reservation(GpuId::ALL, 25, 50).unwrap();
+    first.set_reservation(GpuId::ALL, 0, 0).unwrap();
+    assert_eq!(second.set_reservation(GpuId::ALL, 0, 10).unwrap().nodes, 2);
+}

@@ -413,7 +413,14 @@ fn after_a_timeout_the_node_is_left_alone_until_told() {
     drop(scheduler.online());
     let named_b = |call: &Call| matches!(call, Call::Unmap(s) | Call::Remap(s) if s.iter().any(|s| s.gpu != A));
     assert!(!fake.machine().calls[calls..].iter().any(named_b), "nothing touches it");
-    assert_eq!(scheduler.take_error().unwrap().errno(), Errno::ETIME);
+    assert_eq!(
+        scheduler.take_error().unwrap().to_string(),
+        format!(
+            "unmapping (all queues of pid 7 on {B}): the preemption timed out (ETIME); {B} is left alone: when its reset is over, call the \
+             scheduler's readmit({})",
+            B.0
+        )
+    );
     assert_eq!(scheduler.take_error(), None);
 
     fake.machine().broken.clear();

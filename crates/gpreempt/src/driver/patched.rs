@@ -427,6 +427,7 @@ impl Driver for PatchedDriver {
                     error.because("another lease has reserved slots").remedy("end the other scheduler first")
                 }
                 Errno::EINVAL => error.because(format!("{online_percent} % online and {offline_percent} % offline")),
+                Errno::ENOENT => error.because("no such GPU"),
                 _ => error,
             }
         })?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::error::Error;
-use crate::queue::QueueId;
+use crate::queue::{GpuId, QueueId};
 use crate::sched::plan::Item;
 use crate::sched::state::State;
 
@@ -86,15 +86,19 @@ impl State {
             self.settle(&verdict.item, held, begin, end, outcome);
         }
         let Some(errno) = verdict.errno else { return };
-        let error = Error::new(if verdict.hold { "unmapping" } else { "mapping" }, errno).on(verdict.item.selector);
+        let operation = if verdict.hold { "unmapping" } else { "mapping" };
+        let error = Error::of_driver(operation, errno).on(verdict.item.selector);
         let error = match errno {
             Errno::ETIME | Errno::EIO => {
-                self.trip(verdict.item.gpu, end);
-                error.remedy(format!("{} is left alone until it is readmitted", verdict.item.gpu))
+                let GpuId(id) = verdict.item.gpu;
+                self.trip(GpuId(id), end);
+                error.remedy(format!(
+                    "GPU {id} is left alone: when its reset is over, call the scheduler's readmit({id})"
+                ))
             }
             Errno::EACCES if one => {
                 self.gone(&verdict.item.queues, end);
-                error.remedy("the queue was reset; its owner must make a new one")
+                error
             }
             _ => error,
         };

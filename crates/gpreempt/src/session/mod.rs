@@ -414,7 +414,7 @@ impl Session {
         let mut error = Error::of_driver(towards.operation(handles.len()), errno).on(known[item].queue);
         let back: Vec<Selector> = restore.iter().map(|&at| known[at].selector()).collect();
         if let Err(second) = self.put_back(towards, &back) {
-            error = error.because(format!("{}; putting the others back failed too: {second}", errno.desc()));
+            error = error.and(format_args!("putting the others back failed too: {second}"));
         }
         debug!(%error, restored = back.len(), "batch failed");
         Err(error)
