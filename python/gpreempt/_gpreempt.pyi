@@ -324,6 +324,10 @@ class Scheduler:
         """
         Latencies so far of unmaps and of remaps, milliseconds of the machine's clock.
         """
+    def readmit(self, /, gpu_id: int) -> int:
+        """
+        Takes such a GPU back; how many of its queues moved.
+        """
     def register_offline(self, /, queue: int | QueueInfo) -> None: ...
     def register_offline_process(self, /, pid: int) -> int: ...
     def register_online(self, /, queue: int | QueueInfo) -> None: ...
@@ -334,6 +338,10 @@ class Scheduler:
     def take_error(self, /) -> BaseException | None:
         """
         First error since the last call, of any thread.
+        """
+    def tripped(self, /) -> list[int]:
+        """
+        GPUs, by gpu_id, that are left alone after a timeout or a reset.
         """
     def unregister(self, /, queue: int | QueueInfo) -> None: ...
 
@@ -365,10 +373,19 @@ class Session:
     def __exit__(self, /, _kind: type | None, _error: BaseException | None, _traceback: Any | None) -> None: ...
     def __new__(cls, /, backend: str | None = None, *, clock: str | None = None, cost_model: str | None = None, scenario: str | PathLike[str] | None = None, empty: bool = False, topology: str | PathLike[str] | None = None, seed: SupportsIndex | None = None) -> Session: ...
     def __repr__(self, /) -> str: ...
+    def _deadline(self, /, seconds: float | timedelta) -> float:
+        """
+        The time of the machine's clock when `seconds` will have passed.
+        """
     def _sleep_towards(self, /, deadline: float | timedelta) -> bool:
         """
         Sleeps towards `deadline`, about 20 ms of wall time at most; whether it was reached. For waits that must notice
         something between two steps.
+        """
+    @property
+    def clock(self, /) -> str:
+        """
+        `real`, or `virtual` where time passes on a simulated machine only as it is modelled to.
         """
     def close(self, /) -> None:
         """
@@ -384,7 +401,8 @@ class Session:
     @property
     def cost_model(self, /) -> str | None:
         """
-        The cost model that every time of this machine is modelled with; None where times are measured.
+        The cost model of a simulated machine; None where times are measured. On a `real` clock the times that a program
+        sees also contain what this machine itself takes.
         """
     def describe(self, /) -> str:
         """
@@ -494,6 +512,8 @@ class Session:
     def set_reservation(self, /, gpu_id: int, online_percent: int, offline_percent: int) -> Reservation:
         """
         Keeps a share of the slots for online queues and caps those that offline queues take; the rest take turns.
+
+        0, 0 lifts the reservation, cap and all; 0 after any other `online_percent` stops all offline queues.
 
         Args:
             gpu_id: GPU; 0 = all.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Optional
+from datetime import timedelta
+from typing import TYPE_CHECKING, Optional, Union
 
 from gpreempt._gpreempt import HQDStatus, Online, Session
 from gpreempt.default import default_session
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["online", "sleep", "watch"]
 
 
-async def sleep(seconds: float, session: Optional[Session] = None) -> None:
-    """Lets ``seconds`` pass on a machine's clock (None = the default session's); can be cancelled."""
+async def sleep(seconds: Union[float, timedelta], session: Optional[Session] = None) -> None:
+    """Lets ``seconds`` (or a timedelta) pass on a machine's clock (None = the default session's); can be cancelled."""
     session = session or default_session()
-    deadline = session.now() + seconds
+    deadline = session._deadline(seconds)
     # In small steps, for a thread that waits cannot be cancelled.
     while not await asyncio.to_thread(session._sleep_towards, deadline):
         pass

@@ -6,6 +6,9 @@ GPU and on a simulated machine with a real clock they are as long as ever; on a 
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Union
+
 from gpreempt.default import default_session
 
 __all__ = ["monotonic", "perf_counter", "sleep", "time"]
@@ -26,6 +29,6 @@ def perf_counter() -> float:
     return monotonic()
 
 
-def sleep(seconds: float) -> None:
-    """Lets ``seconds`` pass on the machine of the default session; Ctrl-C ends the wait."""
+def sleep(seconds: Union[float, timedelta]) -> None:
+    """Lets ``seconds`` (or a timedelta) pass on the machine of the default session; Ctrl-C ends the wait."""
     default_session().sleep(seconds)

@@ -114,6 +114,8 @@ class SmartQueueScheduler:
         self._online_queues: list[int] = []
         self._offline_queues: list[int] = []
         self._reserved = False
+        # Taken now: statistics are printed after the session is closed, too.
+        self._label = _label(self._session)
         self._scheduler = Scheduler(self._session, policy, grace)
         self.hqd_monitor = HQDResourceMonitor(self._session)
         """Watches the slots once per second for as long as the scheduler lives."""
@@ -271,7 +273,7 @@ class SmartQueueScheduler:
             BackendUnavailableError: after :meth:`cleanup`.
         """
         report = cast("dict[str, Any]", json.loads(self._scheduler.report()))
-        return {"label": _label(self._session.cost_model), "operations": report["operations"]}
+        return {"label": self._label, "operations": report["operations"]}
 
     def take_error(self) -> Optional[GpreemptError]:
         """The first thing that the driver could not do since the last call of this, on any thread.
@@ -281,10 +283,28 @@ class SmartQueueScheduler:
         """
         return cast("Optional[GpreemptError]", self._scheduler.take_error())
 
+    def tripped(self) -> list[int]:
+        """GPUs, by ``gpu_id``, that this scheduler leaves alone after a timeout or a reset, until :meth:`readmit`.
+
+        Raises:
+            BackendUnavailableError: after :meth:`cleanup`.
+        """
+        return self._scheduler.tripped()
+
+    def readmit(self, gpu_id: int) -> int:
+        """Says that the reset of a GPU is over, and brings its queues where they belong; returns how many moved.
+
+        A GPU that is not left alone stays as it is.
+
+        Raises:
+            PreemptTimeoutError, ResettingError: it is not over; the GPU is left alone again.
+            BackendUnavailableError: after :meth:`cleanup`.
+        """
+        return self._scheduler.readmit(gpu_id)
+
     def print_statistics(self) -> None:
         """Prints counts, latencies and slots."""
-        label = "" if self._session.closed else f" [{_label(self._session.cost_model)}]"
-        print(f"Preemption statistics{label}")
+        print(f"Preemption statistics [{self._label}]")
         stats = self.stats
         _print_latencies("Batch unmaps", stats["batch_unmap_count"], stats["batch_unmap_latencies"])
         _print_latencies("Fast remaps", stats["fast_remap_count"], stats["fast_remap_latencies"])
@@ -307,7 +327,7 @@ class SmartQueueScheduler:
         self._give_back(offline)
         if self._reserved:
             self._reserved = False
-            self._session.set_reservation(0, 0, 100)
+            self._session.set_reservation(0, 0, 0)
 
     stop = cleanup
 
@@ -327,8 +347,11 @@ def _number(queue: Union[int, QueueInfo]) -> int:
     return queue.queue_id if isinstance(queue, QueueInfo) else queue
 
 
-def _label(cost_model: Optional[str]) -> str:
-    return "measured" if cost_model is None else f"modelled (cost model {cost_model})"
+def _label(session: Session) -> str:
+    if session.cost_model is None:
+        return "measured"
+    modelled = f"modelled (cost model {session.cost_model})"
+    return modelled if session.clock == "virtual" else f"{modelled}, plus this machine's own time"
 
 
 def _print_latencies(name: str, count: int, latencies_ms: list[float]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from typing import Union
 
 import pytest
 
@@ -64,6 +66,20 @@ def test_watch_yields_once_per_interval_and_ends_with_the_monitor(session: Sessi
 
     times = asyncio.run(main())
     assert [later - earlier for earlier, later in zip(times, times[1:])] == pytest.approx([0.25] * 3, abs=0.01)
+
+
+@pytest.mark.parametrize("pause", [2, 2.0, timedelta(seconds=2)])
+def test_a_sleep_takes_what_a_session_s_sleep_takes(session: Session, pause: Union[float, timedelta]) -> None:
+    before = session.now()
+    asyncio.run(aio.sleep(pause, session))
+    assert session.now() - before == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_sleep_names_the_wrong_time_that_it_was_given(session: Session) -> None:
+    with pytest.raises(gpreempt.InvalidArgumentError, match="-1 s is not a time"):
+        asyncio.run(aio.sleep(-1, session))
+    with pytest.raises(TypeError, match="expected seconds or a timedelta, not str"):
+        asyncio.run(aio.sleep("1", session))  # type: ignore[arg-type]
 
 
 def test_a_sleep_can_be_cancelled_on_a_real_clock() -> None:

@@ -113,9 +113,41 @@ def test_statistics_are_labelled_and_in_machine_time(
     assert report["label"] == "modelled (cost model design)"
     assert report["operations"]["unmap"]["calls"] == 3
     assert report["operations"]["online"]["phases"]["total"]["p50_us"] >= 10_000
+    session.close()
     scheduler.print_statistics()
     printed = capsys.readouterr().out
     assert "[modelled (cost model design)]" in printed and "Batch unmaps: 3" in printed
+
+
+def test_times_of_a_real_clock_are_not_called_modelled_alone(machine: Machine) -> None:
+    with machine.open(clock="real") as session, SmartQueueScheduler(session, online_percent=None) as scheduler:
+        assert session.clock == "real"
+        assert scheduler.report()["label"] == "modelled (cost model design), plus this machine's own time"
+
+
+def test_a_gpu_that_timed_out_is_left_alone_until_it_is_readmitted(machine: Machine) -> None:
+    machine.guests = (TRAINER, SECOND_TRAINER)
+    machine.head = "preempt_timeout_ms = 1000"
+    machine.faults.append("[[fault]]\nat = { round = 1 }\nwhat = { hws-timeout = { node = 0 } }\n")
+    with machine.open() as session, SmartQueueScheduler(session, online_percent=None) as scheduler:
+        gpu = queues_of(session, TRAINER)[0].gpu_id
+        for guest in (TRAINER, SECOND_TRAINER):
+            scheduler.register_offline_process(guest.pid)
+        with scheduler.online() as window:
+            assert isinstance(window.error, gpreempt.PreemptTimeoutError)
+            assert str(window.error).endswith(
+                f"the preemption timed out (ETIME); GPU {gpu} is left alone: when its reset is over, call the scheduler's"
+                f" readmit({gpu})"
+            )
+        assert scheduler.tripped() == [gpu]
+        session.sleep(60.0)
+        with scheduler.online() as window:
+            assert window.error is None and window.unmapped == 2
+        scheduler.readmit(gpu)
+        assert scheduler.tripped() == []
+        with scheduler.online() as window:
+            # It is tried again; the reset took the queues that it had.
+            assert isinstance(window.error, gpreempt.QueueResetError)
 
 
 def test_threads_share_a_scheduler(session: Session, scheduler: SmartQueueScheduler) -> None:

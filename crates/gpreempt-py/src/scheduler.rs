@@ -122,6 +122,21 @@ impl PyScheduler {
         (lock(&self.calls.unmaps).clone(), lock(&self.calls.remaps).clone())
     }
 
+    /// GPUs, by gpu_id, that are left alone after a timeout or a reset.
+    fn tripped(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        let scheduler = self.get()?;
+        detached(py, || Ok(scheduler.tripped().iter().map(|gpu| gpu.0).collect()))
+    }
+
+    /// Takes such a GPU back; how many of its queues moved.
+    fn readmit(&self, py: Python<'_>, gpu_id: Number) -> PyResult<u32> {
+        let scheduler = self.get()?;
+        detached(py, || {
+            let step = scheduler.readmit(GpuId(gpu_id.0));
+            step.error.map_or(Ok(step.unmapped + step.remapped), Err)
+        })
+    }
+
     /// The statistics as JSON.
     fn report(&self, py: Python<'_>) -> PyResult<String> {
         let scheduler = self.get()?;

@@ -42,6 +42,8 @@ pub(crate) trait Dependent: Send + Sync {
 #[pyclass(frozen, weakref, module = "gpreempt")]
 pub(crate) struct Session {
     pid: u32,
+    /// Of the simulated machine, if it is one.
+    virtual_clock: bool,
     open: Mutex<Option<Open>>,
 }
 
@@ -152,7 +154,7 @@ impl Session {
         let session = Arc::new(session);
         remember(&session);
         let open = Open { session, dependents: Vec::new() };
-        Ok(Session { pid: std::process::id(), open: Mutex::new(Some(open)) })
+        Ok(Session { pid: std::process::id(), virtual_clock: builder.sim_virtual_clock, open: Mutex::new(Some(open)) })
     }
 
     /// Ends the session: queues that it unmapped run again, and its monitors and schedulers stop.
@@ -197,11 +199,18 @@ impl Session {
         detached(py, || Ok(session.host().describe()))
     }
 
-    /// The cost model that every time of this machine is modelled with; None where times are measured.
+    /// The cost model of a simulated machine; None where times are measured. On a `real` clock the times that a program
+    /// sees also contain what this machine itself takes.
     #[getter]
     fn cost_model(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let session = self.get()?;
         detached(py, || Ok(session.host().cost_model()))
+    }
+
+    /// `real`, or `virtual` where time passes on a simulated machine only as it is modelled to.
+    #[getter]
+    fn clock(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(if self.virtual_clock && self.cost_model(py)?.is_some() { "virtual" } else { "real" })
     }
 
     /// All queues that discovery finds, ordered by owner and KFD id.
@@ -319,6 +328,8 @@ impl Session {
 
     /// Keeps a share of the slots for online queues and caps those that offline queues take; the rest take turns.
     ///
+    /// 0, 0 lifts the reservation, cap and all; 0 after any other `online_percent` stops all offline queues.
+    ///
     /// Args:
     ///     gpu_id: GPU; 0 = all.
     ///     online_percent: 0 to 100.
@@ -398,6 +409,11 @@ impl Session {
             py.check_signals()?;
         }
         Ok(())
+    }
+
+    /// The time of the machine's clock when `seconds` will have passed.
+    fn _deadline(&self, py: Python<'_>, seconds: Seconds) -> PyResult<f64> {
+        Ok(self.now(py)? + seconds.0.as_secs_f64())
     }
 
     /// Sleeps towards `deadline`, about 20 ms of wall time at most; whether it was reached. For waits that must notice
