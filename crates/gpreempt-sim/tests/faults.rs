@@ -106,8 +106,7 @@ fn hung_firmware_loses_every_queue_of_its_node_mapped_or_not() {
 
 #[test]
 fn hung_firmware_changes_no_mapped_set() {
-    let light = gpreempt_sim::config::Workload::Continuous { packet_ns: MS, occupancy: 0.01, depth: 4 };
-    let crowd = config(vec![guest(10, vec![queues(30, light)])]);
+    let crowd = config(vec![guest(10, vec![queues(30, light())])]);
     let config = with_fault(crowd, FaultPoint::Round { nth: 1 }, FaultKind::HwsTimeout { node: 0 });
     let machine = Machine::boot(config).unwrap();
     let lease = User::new(&machine, ME).lease();
