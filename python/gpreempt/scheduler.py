@@ -298,6 +298,7 @@ class SmartQueueScheduler:
 
         Raises:
             PreemptTimeoutError, ResettingError: it is not over; the GPU is left alone again.
+            QueueResetError: it took queues, which their owners have to make anew; the GPU is readmitted.
             BackendUnavailableError: after :meth:`cleanup`.
         """
         return self._scheduler.readmit(gpu_id)
