@@ -348,6 +348,24 @@ fn a_pid_stays_bound_to_its_process_until_it_is_attached_again() {
 }
 
 #[test]
+fn the_exit_of_a_process_is_reported_as_its_own_after_another_got_its_pid() {
+    let host = machine(1).guest(guest(100, [busy(0, 1)])).boot();
+    let driver = lease(&host);
+    driver.attach(100).unwrap();
+    let first = driver.started(100);
+    host.machine().kill(100).unwrap();
+    host.sleep(ms(20));
+    host.machine().spawn(&guest(100, [busy(0, 1)])).unwrap();
+    driver.attach(100).unwrap();
+    let second = driver.started(100);
+    host.machine().kill(100).unwrap();
+    let exits = driver.events().unwrap().into_iter().filter(|event| event.kind == EventKind::TargetExited);
+    let exits: Vec<_> = exits.map(|event| (event.pid, event.started)).collect();
+    assert_eq!(exits, [(Some(100), first), (Some(100), second)]);
+    assert!(first < second);
+}
+
+#[test]
 fn a_second_reservation_is_busy_and_the_first_ends_with_its_lease() {
     let host = machine(2).privileged().boot();
     let (first, second) = (lease(&host), lease(&host));

@@ -176,6 +176,8 @@ pub struct Event {
     pub kind: EventKind,
     /// On which target, where known.
     pub pid: Option<Pid>,
+    /// When that process started ([`Driver::started`]), where the driver can tell: a later process may have its pid.
+    pub started: Option<Duration>,
     /// On which node, [`GpuId::ALL`] where it has none.
     pub gpu: GpuId,
     /// Which queue, where it is about one.

@@ -211,10 +211,15 @@ impl PatchedDriver {
             KFD_GPREEMPT_EVENT_OVERSUBSCRIBED => EventKind::Oversubscribed,
             _ => return None,
         };
+        let name = if raw.target == 0 { None } else { self.targets.name(raw.target) };
+        if kind == EventKind::TargetExited {
+            self.targets.exited(raw.target);
+        }
         let about_queue = matches!(kind, EventKind::QueueCreated | EventKind::QueueDestroyed | EventKind::HoldExpired);
         Some(Event {
             kind,
-            pid: if raw.target == 0 { None } else { self.targets.pid(raw.target) },
+            pid: name.map(|(pid, _)| pid),
+            started: name.map(|(_, started)| started),
             gpu: GpuId(raw.gpu_id),
             queue: (about_queue && raw.queue_id != KFD_GPREEMPT_ALL_QUEUES).then_some(raw.queue_id),
             lost: raw.lost,

@@ -1,7 +1,7 @@
 //! Which kernel handle stands for which process.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::queue::Pid;
@@ -16,9 +16,13 @@ pub(super) struct Target {
 }
 
 /// The attached processes by pid. A binding is only ever replaced by attaching the pid again.
+///
+/// A process whose pid another one got is remembered until its exit has been reported: events about it may still be
+/// unread.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     by_pid: RwLock<BTreeMap<Pid, Target>>,
+    by_handle: Mutex<BTreeMap<u32, (Pid, Duration)>>,
 }
 
 impl Targets {
@@ -33,16 +37,30 @@ impl Targets {
 
     /// Binds a pid; returns what it was bound to where that is another process.
     pub(super) fn bind(&self, pid: Pid, target: Target) -> Option<Target> {
+        self.names().insert(target.handle, (pid, target.started));
         let old = self.by_pid.write().unwrap_or_else(PoisonError::into_inner).insert(pid, target);
         old.filter(|old| old.handle != target.handle)
     }
 
     pub(super) fn remove(&self, pid: Pid) -> Option<Target> {
-        self.by_pid.write().unwrap_or_else(PoisonError::into_inner).remove(&pid)
+        let removed = self.by_pid.write().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        if let Some(target) = removed {
+            self.names().remove(&target.handle);
+        }
+        removed
     }
 
-    /// The pid that a handle was attached as.
-    pub(super) fn pid(&self, handle: u32) -> Option<Pid> {
-        self.read().iter().find(|(_, target)| target.handle == handle).map(|(&pid, _)| pid)
+    /// Which process a handle was attached as, and when that started.
+    pub(super) fn name(&self, handle: u32) -> Option<(Pid, Duration)> {
+        self.names().get(&handle).copied()
+    }
+
+    /// No event about this process will follow.
+    pub(super) fn exited(&self, handle: u32) {
+        self.names().remove(&handle);
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<u32, (Pid, Duration)>> {
+        self.by_handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

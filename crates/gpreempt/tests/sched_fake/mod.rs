@@ -102,7 +102,15 @@ impl Machine {
         self.targets.remove(&pid);
         self.dead.insert(pid);
         let (time, gpu) = (self.now, GpuId::ALL);
-        self.events.push(Event { kind: EventKind::TargetExited, pid: Some(pid), gpu, queue: None, lost: 0, time });
+        self.events.push(Event {
+            kind: EventKind::TargetExited,
+            pid: Some(pid),
+            started: None,
+            gpu,
+            queue: None,
+            lost: 0,
+            time,
+        });
     }
 
     /// Forgets what happened, as a full event buffer does.
@@ -116,7 +124,15 @@ impl Machine {
 
     fn event(&mut self, kind: EventKind, queue: QueueId, gpu: GpuId) {
         let time = self.now;
-        self.events.push(Event { kind, pid: Some(queue.pid), gpu, queue: Some(queue.id), lost: 0, time });
+        self.events.push(Event {
+            kind,
+            pid: Some(queue.pid),
+            started: None,
+            gpu,
+            queue: Some(queue.id),
+            lost: 0,
+            time,
+        });
     }
 
     pub fn held(&self) -> BTreeSet<QueueId> {
