@@ -11,7 +11,7 @@ use gpreempt::host::sim::SimHost;
 use gpreempt::monitor::HqdMonitor;
 use gpreempt::sched::policy::named;
 use gpreempt::sched::{Scheduler, Scope};
-use gpreempt::{QueueId, Session};
+use gpreempt::{GpuId, QueueClass, QueueId, Session};
 use gpreempt_sim::Work;
 use gpreempt_sim::config::ProcessSpec;
 use machine::*;
@@ -236,4 +236,57 @@ fn a_loop_of_requests_leaves_nothing_held() {
     assert_eq!(shared.take_error(), None);
     let status = session.driver().queue_status(Selector::process(5000), Default::default()).unwrap();
     assert!(status.iter().all(|status| status.held.is_zero()));
+}
+
+#[test]
+fn a_batch_that_fails_maps_nothing_that_an_online_window_holds() {
+    let (_host, session) = machine(1).guest(guest(5000, [busy(0, 2)])).guest(guest(6000, [busy(0, 1)])).session();
+    let queues = offline(&session, 5000);
+    let not_preemptible = session.register(6000, 0, GpuId::ALL).unwrap();
+    let scheduler = Scheduler::on(&session).build().unwrap();
+    scheduler.register_offline_process(5000).unwrap();
+    let online = scheduler.online();
+    let error = session.unmap(&[queues[0], queues[1], not_preemptible], Duration::ZERO).unwrap_err();
+    assert_eq!(error.target(), Some("queue 0 of pid 6000"));
+    assert!(none_active(&session, 5000));
+    drop(online);
+    assert!(all_active(&session, 5000));
+}
+
+#[test]
+fn what_a_session_classifies_as_online_no_scheduler_unmaps() {
+    let (_host, session) = machine(1).guest(guest(5000, [busy(0, 3)])).session();
+    let queues = offline(&session, 5000);
+    session.classify(queues[0], QueueClass::Online).unwrap();
+    let scheduler = Scheduler::on(&session).build().unwrap();
+    assert_eq!(scheduler.register_offline_process(5000).unwrap(), 2);
+    let in_window = || {
+        let online = scheduler.online();
+        let states = active(session.driver().as_ref(), 5000);
+        drop(online);
+        assert!(all_active(&session, 5000));
+        states
+    };
+    assert_eq!(in_window(), [true, false, false]);
+    let error = scheduler.register_offline(session.resolve(queues[0]).unwrap(), GpuId::ALL).unwrap_err();
+    assert!(error.to_string().contains("registered as online"), "{error}");
+    // Also one that the scheduler had as offline, until it is classified anew.
+    session.classify(queues[1], QueueClass::Online).unwrap();
+    assert_eq!(in_window(), [true, true, false]);
+    session.classify(queues[0], QueueClass::Offline).unwrap();
+    scheduler.register_offline_process(5000).unwrap();
+    assert_eq!(in_window(), [false, true, false]);
+}
+
+#[test]
+fn what_a_scheduler_has_as_online_no_session_unmaps() {
+    let (_host, session) = machine(1).guest(guest(5000, [busy(0, 1)])).session();
+    let queue = offline(&session, 5000)[0];
+    let scheduler = Scheduler::on(&session).build().unwrap();
+    scheduler.register_online(session.resolve(queue).unwrap()).unwrap();
+    let error = session.unmap(&[queue], Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("it is classified as online"), "{error}");
+    scheduler.unregister(session.resolve(queue).unwrap()).unwrap();
+    session.unmap(&[queue], Duration::ZERO).unwrap();
+    assert!(none_active(&session, 5000));
 }

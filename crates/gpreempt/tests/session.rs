@@ -328,3 +328,15 @@ fn an_abandoned_session_answers_bad_handle() {
     let text = session.driver().attach(100).unwrap_err().to_string();
     assert!(text.contains("open the session again"), "{text}");
 }
+
+#[test]
+fn an_unmapped_queue_that_is_offline_no_longer_is_mapped() {
+    for class in [QueueClass::Unclassified, QueueClass::Online] {
+        let (_host, session) = machine(1).guest(guest(100, [busy(0, 1)])).session();
+        let queue = session.register(100, 0, GpuId::ALL).unwrap();
+        session.classify(queue, QueueClass::Offline).unwrap();
+        session.unmap(&[queue], NOW).unwrap();
+        session.classify(queue, class).unwrap();
+        assert_eq!(states(session.driver().as_ref(), 100), [QueueState::ACTIVE], "{class:?}");
+    }
+}

@@ -1,12 +1,14 @@
-//! Which queues an online window holds, so that scheduler and monitor, on one lease, do not undo each other's work.
+//! Which queues an online window holds and which are online, so that session, scheduler and monitor, on one lease, do not
+//! undo each other's work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::driver::Selector;
 use crate::queue::{GpuId, Pid, QueueId};
 
-/// What scheduler and monitor each hold. Share one between them; without a scheduler a fresh one does.
+/// What session, scheduler and monitor each hold. Share one between them; without a scheduler a fresh one does.
 #[derive(Debug, Default)]
 pub struct Claims {
     state: Mutex<State>,
@@ -16,6 +18,7 @@ pub struct Claims {
 pub(crate) struct State {
     next: u64,
     windows: BTreeMap<u64, BTreeSet<Name>>,
+    online: BTreeMap<QueueId, Option<Duration>>,
     cleaned: BTreeSet<QueueId>,
 }
 
@@ -39,7 +42,28 @@ impl Claims {
         let id = state.next;
         state.next += 1;
         state.windows.insert(id, selectors.iter().map(name).collect());
-        Window { claims: Arc::clone(self), id }
+        Window { claims: Arc::clone(self), id, process: std::process::id() }
+    }
+
+    /// Says that a queue of the process that started then (None: whichever) is online, or that it no longer is: nobody who
+    /// shares this unmaps it while it is.
+    pub fn set_online(&self, queue: QueueId, started: Option<Duration>, online: bool) {
+        let mut state = self.lock();
+        if online {
+            state.online.insert(queue, started);
+        } else if state.is_online(queue, started) {
+            state.online.remove(&queue);
+        }
+    }
+
+    /// Whether somebody declared a queue online.
+    pub fn is_online(&self, queue: QueueId, started: Option<Duration>) -> bool {
+        self.lock().is_online(queue, started)
+    }
+
+    /// The queues that somebody declared online, with the start of their process where known.
+    pub fn online(&self) -> BTreeMap<QueueId, Option<Duration>> {
+        self.lock().online.clone()
     }
 
     /// Queues that the monitor holds because they were idle. Who closes a window leaves these out of what it maps: the
@@ -55,9 +79,24 @@ impl Claims {
 
 impl State {
     pub(crate) fn in_window(&self, queue: QueueId, gpu: GpuId) -> bool {
+        self.claimed(queue, gpu, |_| true)
+    }
+
+    /// Where the node is not known, a claim on any node covers the queue.
+    fn claimed(&self, queue: QueueId, gpu: GpuId, of: impl Fn(u64) -> bool) -> bool {
         let QueueId { pid, id } = queue;
-        let names = [(pid, Some(id), GpuId::ALL), (pid, Some(id), gpu), (pid, None, GpuId::ALL), (pid, None, gpu)];
-        self.windows.values().any(|window| names.iter().any(|name| window.contains(name)))
+        let covers = |window: &BTreeSet<Name>| {
+            if gpu == GpuId::ALL {
+                return window.iter().any(|&(of, queue, _)| of == pid && queue.is_none_or(|queue| queue == id));
+            }
+            let names = [(pid, Some(id), GpuId::ALL), (pid, Some(id), gpu), (pid, None, GpuId::ALL), (pid, None, gpu)];
+            names.iter().any(|name| window.contains(name))
+        };
+        self.windows.iter().any(|(&window, names)| of(window) && covers(names))
+    }
+
+    pub(crate) fn is_online(&self, queue: QueueId, started: Option<Duration>) -> bool {
+        self.online.get(&queue).is_some_and(|of| of.is_none() || started.is_none() || *of == started)
     }
 
     pub(crate) fn set_cleaned(&mut self, queues: impl IntoIterator<Item = QueueId>) {
@@ -71,6 +110,8 @@ impl State {
 pub struct Window {
     claims: Arc<Claims>,
     id: u64,
+    /// In a forked child another thread of the parent may have the lock for ever.
+    process: u32,
 }
 
 impl Window {
@@ -88,6 +129,13 @@ impl Window {
         });
     }
 
+    /// Whether somebody else claims a queue, too: then it is theirs to map, once their claim ends. Whoever lets go of a
+    /// queue ends the own claim first and asks then, so that of two who do one maps it.
+    pub fn claimed_elsewhere(&self, queue: QueueId, gpu: GpuId) -> bool {
+        let state = self.claims.lock();
+        state.claimed(queue, gpu, |id| id != self.id)
+    }
+
     fn change(&self, change: impl FnOnce(&mut BTreeSet<Name>)) {
         if let Some(claimed) = self.claims.lock().windows.get_mut(&self.id) {
             change(claimed);
@@ -97,7 +145,9 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.claims.lock().windows.remove(&self.id);
+        if std::process::id() == self.process {
+            self.claims.lock().windows.remove(&self.id);
+        }
     }
 }
 
@@ -137,5 +187,37 @@ mod tests {
         second.release(&selectors[..1]);
         assert!(!claims.lock().in_window(queue(3), GPU));
         assert!(claims.lock().in_window(queue(4), GPU));
+    }
+
+    #[test]
+    fn a_window_tells_its_own_claims_from_those_of_others() {
+        let claims = Claims::new();
+        let (mine, theirs) = (claims.window(&[Selector::queue(queue(3))]), claims.window(&[]));
+        assert!(!mine.claimed_elsewhere(queue(3), GPU));
+        theirs.extend(&[Selector { gpu: GPU, ..Selector::process(1) }]);
+        assert!(mine.claimed_elsewhere(queue(3), GPU) && !mine.claimed_elsewhere(queue(3), GpuId(8)));
+        assert!(mine.claimed_elsewhere(queue(3), GpuId::ALL), "its node is not known, so it may be this one");
+    }
+
+    #[test]
+    fn what_is_online_is_so_for_the_process_it_was_said_of() {
+        let claims = Claims::new();
+        let (first, second) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        claims.set_online(queue(3), first, true);
+        claims.set_online(queue(3), second, false);
+        assert!(claims.is_online(queue(3), first) && claims.is_online(queue(3), None));
+        assert!(!claims.is_online(queue(3), second) && !claims.is_online(queue(4), first));
+        claims.set_online(queue(3), None, false);
+        assert!(!claims.is_online(queue(3), first));
+    }
+
+    #[test]
+    fn a_window_of_another_process_ends_without_the_lock() {
+        let claims = Claims::new();
+        let mut window = claims.window(&[]);
+        window.process += 1;
+        // As if another thread had held it when the process forked: dropping would wait for ever.
+        let _held = claims.lock();
+        drop(window);
     }
 }

@@ -13,6 +13,7 @@ mod execute;
 mod gang;
 mod guard;
 mod intake;
+mod online;
 mod plan;
 pub mod policy;
 mod scheduler;

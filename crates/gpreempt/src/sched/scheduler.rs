@@ -106,6 +106,8 @@ impl Scheduler {
                 .remedy("unregister it first"));
         }
         state.online.insert(queue, held);
+        drop(state);
+        self.shared.declare_online(queue, true);
         Ok(())
     }
 
@@ -117,6 +119,7 @@ impl Scheduler {
     pub fn register_offline(&self, queue: QueueId, gpu: GpuId) -> Result<()> {
         const WHAT: &str = "registering an offline queue";
         self.shared.check_process(WHAT)?;
+        self.shared.agree_on_online();
         if self.shared.lock().online.contains_key(&queue) {
             return Err(Error::new(WHAT, Errno::EINVAL).on(queue).because("it is registered as online"));
         }
@@ -158,6 +161,7 @@ impl Scheduler {
                 .remedy("register them one by one"));
         }
         self.shared.driver.attach(pid)?;
+        self.shared.agree_on_online();
         let job = self.job(pid);
         let mixed = {
             let mut state = self.shared.lock();
@@ -218,6 +222,8 @@ impl Scheduler {
     pub fn unregister(&self, queue: QueueId) -> Result<()> {
         const WHAT: &str = "unregistering a queue";
         self.shared.check_process(WHAT)?;
+        self.shared.agree_on_online();
+        self.shared.declare_online(queue, false);
         let known = {
             let mut state = self.shared.lock();
             state.online.remove(&queue).is_some() || state.is_offline(queue)

@@ -139,6 +139,7 @@ impl Shared {
     ) -> Step {
         let claim = self.claim_domains(keys);
         // May wait for a monitor, so neither under the lock; and read last, for claiming may have waited, too.
+        self.agree_on_online();
         let cleaned = self.claims.cleaned();
         // Unlocked before the claim ends, on the way out of a panic as well: ending it locks.
         let mut state = self.lock();

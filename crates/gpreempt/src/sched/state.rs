@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) home: BTreeMap<QueueId, GpuId>,
     /// Online queues; true = held by this driver, so the next online window maps it.
     pub(super) online: BTreeMap<QueueId, bool>,
+    /// What all who share the claims called online at the last look.
+    pub(super) agreed_online: BTreeMap<QueueId, Option<Duration>>,
     pub(super) processes: BTreeMap<Pid, Process>,
     pub(super) tripped: BTreeSet<GpuId>,
     pub(super) aside: BTreeMap<QueueId, Aside>,
@@ -82,6 +84,7 @@ impl State {
             domains: BTreeMap::new(),
             home: BTreeMap::new(),
             online: BTreeMap::new(),
+            agreed_online: BTreeMap::new(),
             processes: BTreeMap::new(),
             tripped: BTreeSet::new(),
             aside: BTreeMap::new(),

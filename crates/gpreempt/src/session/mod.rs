@@ -340,8 +340,12 @@ impl Session {
                 _ => {}
             }
         }
-        if class == QueueClass::Online && known.held {
+        let no_longer_offline = known.class == QueueClass::Offline && class != QueueClass::Offline;
+        if known.held && (no_longer_offline || class == QueueClass::Online) {
             self.remap(&[handle])?;
+        }
+        if class == QueueClass::Online || known.class == QueueClass::Online {
+            self.claims.set_online(known.queue, known.started, class == QueueClass::Online);
         }
         self.handles.set_class(handle, class);
         Ok(())
@@ -412,12 +416,23 @@ impl Session {
             return Ok(batch);
         };
         let mut error = Error::of_driver(towards.operation(handles.len()), errno).on(known[item].queue);
-        let back: Vec<Selector> = restore.iter().map(|&at| known[at].selector()).collect();
+        let back = self.not_claimed_elsewhere(towards, known, &restore);
         if let Err(second) = self.put_back(towards, &back) {
             error = error.and(format_args!("putting the others back failed too: {second}"));
         }
         debug!(%error, restored = back.len(), "batch failed");
         Err(error)
+    }
+
+    /// Of queues to put back, those that are nobody else's: an online window that began before or since keeps its own.
+    fn not_claimed_elsewhere(&self, towards: Towards, known: &[Known], restore: &[usize]) -> Vec<Selector> {
+        let selectors: Vec<Selector> = restore.iter().map(|&at| known[at].selector()).collect();
+        if matches!(towards, Towards::Mapped) {
+            return selectors;
+        }
+        self.explicit.release(&selectors);
+        let theirs = |at: usize| self.explicit.claimed_elsewhere(known[at].queue, known[at].gpu);
+        selectors.into_iter().zip(restore).filter(|&(_, &at)| !theirs(at)).map(|(selector, _)| selector).collect()
     }
 
     fn put_back(&self, towards: Towards, selectors: &[Selector]) -> Result<()> {
@@ -445,13 +460,20 @@ impl Session {
         if let Some(twice) = named_twice(handles) {
             return wrong(format!("queue {twice:#x} is named twice"));
         }
-        let online = known.iter().find(|known| known.class == QueueClass::Online);
-        match (towards, online) {
-            (Towards::Unmapped { .. }, Some(online)) => Err(Error::new(towards.operation(handles.len()), Errno::EPERM)
+        let online = match towards {
+            Towards::Mapped => None,
+            Towards::Unmapped { .. } => {
+                let claims = self.claims.lock();
+                let is_online = |known: &&Known| claims.is_online(known.queue, known.started);
+                known.iter().find(|known| known.class == QueueClass::Online || is_online(known))
+            }
+        };
+        match online {
+            Some(online) => Err(Error::new(towards.operation(handles.len()), Errno::EPERM)
                 .on(online.queue)
                 .because("it is classified as online")
                 .remedy("classify it as offline first")),
-            _ => Ok(known),
+            None => Ok(known),
         }
     }
 
