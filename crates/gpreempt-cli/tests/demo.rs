@@ -129,6 +129,49 @@ fn a_way_that_cannot_keep_up_is_said_to_be_so() {
 }
 
 #[test]
+fn a_short_run_keeps_up() {
+    let report = report(&["--requests=1"]);
+    assert!(report["modes"].as_array().unwrap().iter().all(|mode| mode["kept_up"] == true), "{report}");
+}
+
+#[test]
+fn a_fault_costs_its_victims_and_not_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fault.toml");
+    let args = ["--gpus=2", "--requests=20", "--scenario", file.to_str().unwrap()];
+    for (fault, loses_requests) in [
+        ("{ process-gone = { pid = 500 } }", false),
+        ("{ node-reset = { node = 0 } }", true),
+        ("{ hws-timeout = { node = 0 } }", true),
+    ] {
+        let text = format!(
+            "name = \"fault\"\n[[process]]\nname = \"t\"\npid = 500\n[[process.queue]]\ncount = 2\npriority = 2\n\
+             work = {{ continuous = {{ packet_us = 1410, occupancy = 0.35, depth = 4 }} }}\n\
+             [[fault]]\nat = {{ time-ms = 500 }}\nwhat = {fault}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let report = report(&args);
+        assert_eq!(report["online_alone"]["count"], 20, "{fault}: nothing goes wrong in the references");
+        let modes = report["modes"].as_array().unwrap();
+        assert_eq!(modes.len(), 4);
+        // A node that hangs is reset when the next round meets it, and without preemption there is none.
+        for mode in modes.iter().filter(|mode| !(fault.contains("hws") && mode["mode"] == "none")) {
+            let (lost, answered) = (mode["lost_requests"].as_u64().unwrap(), mode["online"]["count"].as_u64().unwrap());
+            assert_eq!(lost + answered, 20, "{fault}: {mode}");
+            assert_eq!(lost > 0, loses_requests, "{fault}: {mode}");
+            assert!(answered > 0, "{fault}: requests came before it: {mode}");
+            assert_eq!(mode["lost_queues"], 4, "{fault}: {mode}");
+            assert!(figure(&mode["offline_throughput"]) > 0.0, "{fault}: {mode}");
+            assert!(figure(&mode["elapsed_s"]) < 60.0, "{fault}: nobody waits for the dead: {mode}");
+        }
+        let (status, out, _) = run(&[&["demo", "--quiet"], &args[..]].concat());
+        assert_eq!(status, 0);
+        assert!(out.contains("gpreempt: 4 of 4 offline queues were reset, evicted or are gone"), "{out}");
+        assert_eq!(out.contains("requests were not answered"), loses_requests, "{out}");
+    }
+}
+
+#[test]
 fn requests_spread_over_the_gpus() {
     // Four GPUs' worth of requests on eight GPUs: on one queue they would wait for ever.
     let report = report(&["--requests=400", "--rate=200", "--modes=gpreempt"]);
@@ -301,6 +344,16 @@ fn closed_loops_and_best_effort_tasks_of_a_trace_run() {
     assert!((30.0..=41.0).contains(&requests), "a closed loop of 50 ms for 2 s gave {requests} requests");
     // A closed loop has one request under way, so one GPU is always left to training.
     assert!(figure(&ours["offline_throughput"]) > 0.4);
+
+    let few = ["--gpus=2", "--requests=5", "--trace", trace.to_str().unwrap()];
+    let report = self::report(&few);
+    let modes = report["modes"].as_array().unwrap();
+    assert!(modes.iter().all(|mode| mode["online"]["count"] == 5), "{report}");
+    assert_eq!((&report["config"]["requests"], &report["config"]["closed_requests"]), (&0.into(), &5.into()));
+    let load = figure(&report["config"]["online_load"]);
+    assert!((0.49..=0.5).contains(&load), "one of two GPUs is busy, found {load}");
+    let (_, out, _) = run(&[&["demo"], &few[..]].concat());
+    assert!(out.contains("online      1 closed loop (5 requests while nobody trains) in"), "{out}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ProcessSpec, QueueSpec};
 use crate::file::File;
 use crate::kfd;
+use crate::queue::QueueKey;
 use crate::world::World;
 
 /// Who makes a system call.
@@ -313,15 +314,31 @@ impl Machine {
         Ok(world.queue(key).feed.submitted())
     }
 
-    /// Busy time of a queue so far: what its executed packets (and the part of the running one) would take alone, ns.
+    /// Busy time of a queue so far: what its executed packets (and the part of the running one) would take alone, ns. A
+    /// queue that is gone keeps what it had, until another one takes its place.
     ///
     /// # Errors
     /// ESRCH, ENOENT.
     pub fn service(&self, pid: u32, queue: u32) -> Result<u64, Errno> {
         let mut world = self.enter();
-        let key = world.find_queue(pid, queue)?;
-        world.settle(key);
+        let key = world.find_queue(pid, queue).or_else(|errno| {
+            let last = world.queues.iter().rposition(|it| (it.pid, it.id) == (pid, queue));
+            last.map(QueueKey).ok_or(errno)
+        })?;
+        if world.queue(key).alive {
+            world.settle(key);
+        }
         Ok(world.queue(key).feed.service_ns())
+    }
+
+    /// Whether a queue would run its packets once it is mapped: it is there, was not reset, and is not evicted (which is
+    /// what a reset of its node leaves it).
+    pub fn runnable(&self, pid: u32, queue: u32) -> bool {
+        let world = self.enter();
+        world.find_queue(pid, queue).is_ok_and(|key| {
+            let it = world.queue(key);
+            !it.reset && it.evicted == 0
+        })
     }
 
     /// `setuid` of a guest. Who was root and is no more has lost root's rights.

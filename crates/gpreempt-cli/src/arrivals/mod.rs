@@ -55,8 +55,12 @@ pub struct Request {
 impl Request {
     /// What the request takes alone on its node, ns.
     pub fn alone_ns(&self) -> u64 {
-        self.work.iter().map(Burst::alone_ns).fold(0, u64::saturating_add)
+        alone_ns(&self.work)
     }
+}
+
+fn alone_ns(work: &[Burst]) -> u64 {
+    work.iter().map(Burst::alone_ns).fold(0, u64::saturating_add)
 }
 
 /// A client that sends its next request when the last one is answered.
@@ -94,6 +98,8 @@ pub struct Arrivals {
     pub offline: Vec<OfflineTask>,
     /// For how long closed loops send, ns.
     pub span_ns: u64,
+    /// Most requests that are sent, those of closed loops included; None: all.
+    pub most: Option<usize>,
 }
 
 impl Arrivals {
@@ -101,6 +107,7 @@ impl Arrivals {
     pub fn limit(&mut self, requests: Option<usize>, span_ns: Option<u64>) {
         if let Some(count) = requests {
             self.requests.truncate(count);
+            self.most = Some(count);
         }
         if let Some(span) = span_ns {
             self.requests.retain(|request| request.at_ns < span);
@@ -113,9 +120,18 @@ impl Arrivals {
         }
     }
 
-    /// Work of all open-loop requests, ns of one node alone.
-    pub fn work_ns(&self) -> u64 {
-        self.requests.iter().map(Request::alone_ns).fold(0, u64::saturating_add)
+    /// How many requests there will be where each is answered as fast as on a GPU of its own.
+    pub fn expected(&self) -> u64 {
+        let of_loop = |client: &ClosedLoop| self.span_ns.div_ceil(alone_ns(&client.work).max(1));
+        let closed = self.closed.iter().map(of_loop).fold(0, u64::saturating_add);
+        closed.saturating_add(self.requests.len() as u64).min(self.most.map_or(u64::MAX, |most| most as u64))
+    }
+
+    /// Mean work of a request, ns of one node alone.
+    pub fn mean_work_ns(&self) -> f64 {
+        let all = self.requests.iter().map(Request::alone_ns).chain(self.closed.iter().map(|it| alone_ns(&it.work)));
+        let count = self.requests.len() + self.closed.len();
+        all.map(|ns| ns as f64).sum::<f64>() / count.max(1) as f64
     }
 
     fn sort(&mut self) {

@@ -42,8 +42,9 @@ const ASSUMPTIONS: [&str; 2] = [
     "one scheduling thread serves all GPUs: a request that arrives during a call of the driver waits for it",
 ];
 
-/// A run that takes longer than this many times the run without offline work did not keep up with the arrivals.
-const KEEPS_UP: f64 = 1.05;
+/// A run did not keep up with the arrivals where it took longer than this many times the run without offline work, and
+/// by more than this many mean requests.
+const KEEPS_UP: (f64, f64) = (1.05, 5.0);
 
 /// Runs `gpreempt demo`.
 pub(crate) fn run(args: &DemoArgs, streams: &mut Streams<'_>) -> Result<(), Failure> {
@@ -136,7 +137,13 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<(R
 
     bar.set_message("online alone");
     let rig = plan.boot(Guests::Online, true)?;
-    let alone = play(&rig, None, arrivals, &mut |_, _, _| bar.inc(1))?;
+    let alone = play(&rig, None, arrivals, &mut |_, _, _| bar.inc(1));
+    if alone.lost > 0 {
+        return Err(Failure::Failed(format!(
+            "{} requests were not answered within an hour of machine time with nobody else there; is their queue ever mapped?",
+            alone.lost
+        )));
+    }
     drop(rig);
 
     bar.set_message("offline alone");
@@ -146,18 +153,25 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<(R
     let offline_rate = rate(offline_service(&rig)? - before, rig.host.now() - from);
     drop(rig);
 
+    let answered = alone.latencies.len() as u64;
+    let alone_s = alone.elapsed_ns as f64 / 1e9;
+    let late_s = (KEEPS_UP.0 * alone_s).max(alone_s + KEEPS_UP.1 * arrivals.mean_work_ns() / 1e9);
     let recorded = args.modes.iter().rposition(|mode| *mode == Mode::Gpreempt).unwrap_or(args.modes.len() - 1);
     let mut modes = Vec::with_capacity(args.modes.len());
     let mut written = None;
     for (nth, mode) in args.modes.iter().enumerate() {
         bar.set_message(mode.name());
+        // A closed loop sends as many requests as the way before let it.
+        bar.set_length(bar.position() + (args.modes.len() - nth) as u64 * answered);
         let perfetto = args.perfetto.as_deref().filter(|_| nth == recorded);
         let (mut found, trace) = run_mode(*mode, args, &plan, arrivals, offline_rate, perfetto, bar)?;
         written = written.or(trace);
-        found.kept_up = found.elapsed_s <= KEEPS_UP * alone.elapsed_ns as f64 / 1e9;
+        found.kept_up = found.elapsed_s <= late_s || found.lost_requests > 0;
         modes.push(found);
     }
+    bar.set_length(bar.position());
     let span_s = arrivals.span_ns as f64 / 1e9;
+    let span_s = if arrivals.closed.is_empty() { span_s } else { span_s.min(alone_s) };
     let report = Report {
         schema_version: report::SCHEMA_VERSION,
         program: concat!("gpreempt ", env!("CARGO_PKG_VERSION")).into(),
@@ -168,10 +182,11 @@ fn compare(args: &DemoArgs, arrivals: &Arrivals, bar: &ProgressBar) -> Result<(R
             seed: args.seed,
             trace: arrivals.source.clone(),
             assumptions: arrivals.assumptions.iter().map(String::as_str).chain(ASSUMPTIONS).map(String::from).collect(),
-            requests: arrivals.requests.len() as u64,
+            requests: answered - alone.closed,
             closed_loops: arrivals.closed.len() as u64,
+            closed_requests: alone.closed,
             span_s,
-            online_load: arrivals.work_ns() as f64 / 1e9 / span_s.max(1e-9) / f64::from(nodes),
+            online_load: alone.work_ns as f64 / 1e9 / span_s.max(1e-9) / f64::from(nodes),
             offline: plan.offline_summary(),
             nodes,
             offline_queues,
@@ -239,7 +254,7 @@ fn run_mode(
             let (arrival, done) = (Duration::from_nanos(arrival), Duration::from_nanos(done));
             trace.slice(rig.lanes[lane].gpu, &track, "request", arrival, done);
         }
-    })?;
+    });
     let elapsed = rig.host.now() - from;
     let after = rig.host.machine().counters();
     let service = offline_service(&rig)? - service;
@@ -253,7 +268,9 @@ fn run_mode(
         }
         None => None,
     };
-    let Played { latencies, errors, first_error, elapsed_ns } = played;
+    let machine = rig.host.machine();
+    let lost_queues = rig.offline.iter().filter(|info| !machine.runnable(info.queue.pid, info.queue.id)).count();
+    let Played { latencies, errors, first_error, elapsed_ns, lost, .. } = played;
     let mode = report::Mode {
         mode: mode.name().into(),
         how,
@@ -269,6 +286,8 @@ fn run_mode(
         waves_saved: after.waves_saved - before.waves_saved,
         errors,
         first_error,
+        lost_requests: lost,
+        lost_queues: lost_queues as u64,
         elapsed_s: elapsed_ns as f64 / 1e9,
         kept_up: true,
     };
@@ -358,12 +377,16 @@ fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Fa
     if !args.quiet {
         writeln!(out, "machine     {}", config.machine)?;
         writeln!(out, "cost model  {}: {}", config.cost_model, config.cost_model_about)?;
-        let closed =
-            if config.closed_loops > 0 { format!(" and {} closed loops", config.closed_loops) } else { String::new() };
+        let open = (config.requests > 0).then(|| format!("{} requests", config.requests));
+        let closed = (config.closed_loops > 0).then(|| {
+            let loops = if config.closed_loops == 1 { "loop" } else { "loops" };
+            format!("{} closed {loops} ({} requests while nobody trains)", config.closed_loops, config.closed_requests)
+        });
+        let sent: Vec<String> = open.into_iter().chain(closed).collect();
         writeln!(
             out,
-            "online      {} requests{closed} in {:.1} s ({}), seed {}, load {:.0}% of {} GPU nodes",
-            config.requests,
+            "online      {} in {:.1} s ({}), seed {}, load {:.0}% of {} GPU nodes",
+            sent.join(" and "),
             config.span_s,
             config.trace,
             config.seed,
@@ -405,9 +428,9 @@ fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Fa
         let latency = |spread: &Spread, value: f64| if spread.count == 0 { blank() } else { ms(value) };
         table.row(vec![
             mode.mode.clone(),
-            ms(mode.online.p50_ms),
-            ms(mode.online.p99_ms),
-            ms(mode.online.p999_ms),
+            latency(&mode.online, mode.online.p50_ms),
+            latency(&mode.online, mode.online.p99_ms),
+            latency(&mode.online, mode.online.p999_ms),
             mode.offline_throughput.map_or_else(blank, percent),
             percent(mode.hqd_use),
             latency(&mode.unmap, mode.unmap.p50_ms),
@@ -420,21 +443,8 @@ fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Fa
         ]);
     }
     table.print(out)?;
-    for mode in report.modes.iter().filter(|mode| mode.errors > 0) {
-        writeln!(
-            out,
-            "{}: {} operations failed, first: {}",
-            mode.mode,
-            mode.errors,
-            mode.first_error.as_deref().unwrap_or("?")
-        )?;
-    }
-    for mode in report.modes.iter().filter(|mode| !mode.kept_up) {
-        writeln!(
-            out,
-            "{}: did not keep up with the arrivals ({:.0} s for a trace of {:.0} s), so its percentiles grow with the trace",
-            mode.mode, mode.elapsed_s, config.span_s
-        )?;
+    for mode in &report.modes {
+        remarks(mode, config, out)?;
     }
     if !args.quiet {
         writeln!(out)?;
@@ -452,6 +462,37 @@ fn print(args: &DemoArgs, report: &Report, out: &mut dyn Write) -> Result<(), Fa
     Ok(())
 }
 
+/// What the figures of a mode do not say.
+fn remarks(mode: &report::Mode, config: &report::Config, out: &mut dyn Write) -> std::io::Result<()> {
+    let name = &mode.mode;
+    if let Some(first) = &mode.first_error {
+        writeln!(out, "{name}: {} operations failed, first: {first}", mode.errors)?;
+    }
+    if mode.lost_requests > 0 {
+        let sent = mode.lost_requests + mode.online.count;
+        let lost = mode.lost_requests;
+        writeln!(
+            out,
+            "{name}: {lost} of {sent} requests were not answered: their queue was reset, evicted or is gone"
+        )?;
+    }
+    if mode.lost_queues > 0 {
+        let (lost, all) = (mode.lost_queues, config.offline_queues);
+        writeln!(
+            out,
+            "{name}: {lost} of {all} offline queues were reset, evicted or are gone; what they did until then counts"
+        )?;
+    }
+    if !mode.kept_up {
+        writeln!(
+            out,
+            "{name}: did not keep up with the arrivals ({:.0} s for a trace of {:.0} s), so its percentiles grow with the trace",
+            mode.elapsed_s, config.span_s
+        )?;
+    }
+    Ok(())
+}
+
 fn ms(value: f64) -> String {
     format!("{value:.2}")
 }
@@ -463,7 +504,7 @@ fn percent(fraction: f64) -> String {
 fn progress(args: &DemoArgs, streams: &Streams<'_>, arrivals: &Arrivals) -> ProgressBar {
     let runs = args.modes.len() as u64 + 1;
     let bar = ProgressBar::with_draw_target(
-        Some(runs * arrivals.requests.len() as u64),
+        Some(runs * arrivals.expected()),
         if streams.terminal && !args.quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
     );
     let style =
@@ -484,4 +525,30 @@ fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("{}: cannot be written: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn the_bar_ends_full_where_closed_loops_send_as_many_requests_as_they_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = folder.path().join("closed.json");
+        let task = r#"{"id": "vgg19_rt", "load": {"type": "continuous"}, "client": {"model_name": "vgg19"}}"#;
+        std::fs::write(&trace, format!(r#"{{"time": 1, "tasks": [{task}]}}"#)).unwrap();
+        let cli = Cli::parse_from(["gpreempt", "demo", "--gpus=1", "--trace", trace.to_str().unwrap()]);
+        let Command::Demo(args) = cli.command else { panic!("it is the demo") };
+        let arrivals = arrivals(&args).unwrap();
+        let bar = ProgressBar::hidden();
+        let (report, _) = compare(&args, &arrivals, &bar).unwrap();
+        let answered: u64 = report.modes.iter().map(|mode| mode.online.count).sum();
+        assert!(report.modes[0].online.count < report.online_alone.count, "sharing slows the loop down");
+        assert_eq!(bar.position(), report.online_alone.count + answered);
+        assert_eq!(bar.length(), Some(bar.position()));
+        assert_eq!(arrivals.expected(), report.online_alone.count);
+    }
 }

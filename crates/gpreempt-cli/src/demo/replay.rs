@@ -8,19 +8,27 @@ use gpreempt::sched::{OnlineGuard, Scheduler};
 use gpreempt_sim::{Ticket, Work};
 
 use super::rig::Rig;
-use crate::Failure;
 use crate::arrivals::{Arrivals, Burst};
 
 /// A machine on which nothing completes for so long will never complete anything.
 const STALL_NS: u64 = 3600 * 1_000_000_000;
+
+/// How often requests look whether their queue is still there.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// What one run came to.
 #[derive(Debug, Default)]
 pub(super) struct Played {
     /// Latency of every request from arrival to completion, ns.
     pub(super) latencies: Vec<u64>,
-    /// From the first arrival's origin to the last completion, ns.
+    /// From the first arrival's origin to the end of the last request, ns.
     pub(super) elapsed_ns: u64,
+    /// Those of closed loops.
+    pub(super) closed: u64,
+    /// Requests that ended without an answer.
+    pub(super) lost: u64,
+    /// Work of the answered ones, ns alone on one node.
+    pub(super) work_ns: u64,
     /// Operations that failed for at least one queue.
     pub(super) errors: u64,
     /// The first of them.
@@ -40,20 +48,21 @@ struct InFlight {
 /// Told about every completed request: its lane, arrival and completion in machine time.
 pub(super) type OnCompletion<'a> = dyn FnMut(usize, u64, u64) + 'a;
 
-/// Plays `arrivals`. One thread serves all nodes, as a scheduling process would: while a call of the driver lasts, later
+/// Plays `arrivals`. A request ends without an answer where its queue is reset or goes away, as ROCr tells its owner, who
+/// sends no more there. One thread serves all nodes, as a scheduling process would: while a call of the driver lasts, later
 /// arrivals wait, and their latency says so.
 pub(super) fn play(
     rig: &Rig,
     scheduler: Option<&Scheduler>,
     arrivals: &Arrivals,
     on_completion: &mut OnCompletion<'_>,
-) -> Result<Played, Failure> {
+) -> Played {
     let origin = now(rig);
     let mut replay = Replay {
         rig,
         scheduler,
         origin,
-        load: vec![0; rig.lanes.len()],
+        load: vec![Some(0); rig.lanes.len()],
         in_flight: BTreeMap::new(),
         played: Played { latencies: Vec::with_capacity(arrivals.requests.len()), ..Played::default() },
     };
@@ -61,16 +70,19 @@ pub(super) fn play(
     let mut closed: BinaryHeap<Reverse<(u64, usize)>> =
         (0..arrivals.closed.len()).map(|client| Reverse((0, client))).collect();
     let mut stalled_at = origin.saturating_add(arrivals.span_ns).saturating_add(STALL_NS);
+    let mut left = arrivals.most.unwrap_or(usize::MAX);
     loop {
-        let next_open = open.peek().map(|request| request.at_ns);
-        let next_closed = closed.peek().map(|Reverse((at, _))| *at);
+        replay.bury();
+        let next_open = open.peek().filter(|_| left > 0).map(|request| request.at_ns);
+        let next_closed = closed.peek().filter(|_| left > 0).map(|Reverse((at, _))| *at);
         let arrival = next_open.into_iter().chain(next_closed).min().map(|at| origin.saturating_add(at));
         if arrival.is_none() && replay.in_flight.is_empty() {
             break;
         }
         let wakeup = scheduler.and_then(Scheduler::next_wakeup).map(ns);
         let now = self::now(rig);
-        let target = arrival.into_iter().chain(wakeup).min().unwrap_or(stalled_at).min(stalled_at).max(now);
+        let look = now.saturating_add(LOOK_NS).min(stalled_at);
+        let target = arrival.into_iter().chain(wakeup).min().unwrap_or(look).min(look).max(now);
         if let Some((ticket, at)) = rig.host.sleep_until_completion(Duration::from_nanos(target)) {
             let at = ns(at);
             if let Some(client) = replay.complete(ticket, at, on_completion) {
@@ -84,20 +96,17 @@ pub(super) fn play(
         }
         let now = self::now(rig);
         if now >= stalled_at {
-            return Err(Failure::Failed(format!(
-                "{} requests were not answered within an hour of machine time; is their queue reset or never mapped?",
-                replay.in_flight.len()
-            )));
-        }
-        if arrival.is_some_and(|at| at <= now) {
+            replay.lose(|_| true);
+        } else if arrival.is_some_and(|at| at <= now) {
+            left -= 1;
             match (next_open, next_closed) {
                 (Some(at), other) if other.is_none_or(|other| at <= other) => {
                     let request = open.next().expect("it was peeked");
-                    replay.arrive(origin + at, &request.work, None)?;
+                    replay.arrive(origin + at, &request.work, None);
                 }
                 _ => {
                     let Reverse((at, client)) = closed.pop().expect("it was peeked");
-                    replay.arrive(origin + at, &arrivals.closed[client].work, Some(client))?;
+                    replay.arrive(origin + at, &arrivals.closed[client].work, Some(client));
                 }
             }
         } else if let (Some(scheduler), Some(due)) = (scheduler, wakeup)
@@ -109,15 +118,15 @@ pub(super) fn play(
     }
     let mut played = replay.played;
     played.elapsed_ns = now(rig) - origin;
-    Ok(played)
+    played
 }
 
 struct Replay<'a> {
     rig: &'a Rig,
     scheduler: Option<&'a Scheduler>,
     origin: u64,
-    /// Work under way on every lane, ns.
-    load: Vec<u64>,
+    /// Work under way on every lane, ns; None where its queue can run nothing any more.
+    load: Vec<Option<u64>>,
     /// By the ticket of the last burst.
     in_flight: BTreeMap<Ticket, InFlight>,
     played: Played,
@@ -125,8 +134,12 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// A request goes to the node with the least work under way, the first of equals.
-    fn arrive(&mut self, arrival: u64, work: &[Burst], client: Option<usize>) -> Result<(), Failure> {
-        let lane = (0..self.load.len()).min_by_key(|lane| self.load[*lane]).expect("a rig with requests has lanes");
+    fn arrive(&mut self, arrival: u64, work: &[Burst], client: Option<usize>) {
+        let lanes = self.load.iter().enumerate().filter_map(|(lane, load)| load.map(|load| (load, lane)));
+        let Some((load, lane)) = lanes.min() else {
+            self.played.lost += 1;
+            return;
+        };
         let place = self.rig.lanes[lane];
         let guard = self.scheduler.map(|scheduler| scheduler.online_on(&[place.gpu]));
         let error = guard.as_ref().and_then(|guard| guard.entered().error.clone());
@@ -134,29 +147,65 @@ impl Replay<'_> {
         let mut last = None;
         for burst in work {
             let work = Work { packets: burst.packets, packet_ns: burst.packet_ns, occupancy: burst.occupancy };
-            let submitted = self.rig.host.machine().submit(place.pid, place.queue, work);
-            last = Some(submitted.map_err(|errno| {
-                Failure::Failed(format!("submitting to queue {} of pid {}: {errno}", place.queue, place.pid))
-            })?);
+            last = self.rig.host.machine().submit(place.pid, place.queue, work).ok();
         }
+        let Some(ticket) = last else {
+            // The queue went away while offline work was taken off its node.
+            self.played.lost += 1;
+            self.leave(guard);
+            return;
+        };
         let alone_ns = work.iter().map(Burst::alone_ns).sum();
-        self.load[lane] += alone_ns;
-        let ticket = last.expect("every request has work");
+        self.load[lane] = Some(load + alone_ns);
         self.in_flight.insert(ticket, InFlight { lane, arrival, alone_ns, client, guard });
-        Ok(())
     }
 
     /// Ends the request that `ticket` completes, if it completes one; tells which closed-loop client may go on.
     fn complete(&mut self, ticket: Ticket, at: u64, on_completion: &mut OnCompletion<'_>) -> Option<usize> {
         let request = self.in_flight.remove(&ticket)?;
-        self.load[request.lane] -= request.alone_ns;
+        if let Some(load) = &mut self.load[request.lane] {
+            *load -= request.alone_ns;
+        }
+        self.played.work_ns += request.alone_ns;
+        self.played.closed += u64::from(request.client.is_some());
         self.played.latencies.push(at.saturating_sub(request.arrival.max(self.origin)));
         on_completion(request.lane, request.arrival, at);
-        if let Some(guard) = request.guard {
+        self.leave(request.guard);
+        request.client
+    }
+
+    /// Ends what is under way on lanes whose queue can run nothing any more, and sends nothing there from now on.
+    fn bury(&mut self) {
+        let machine = self.rig.host.machine();
+        let mut dead = false;
+        for (load, lane) in self.load.iter_mut().zip(&self.rig.lanes) {
+            if load.is_some() && !machine.runnable(lane.pid, lane.queue) {
+                *load = None;
+                dead = true;
+            }
+        }
+        if dead {
+            let load = self.load.clone();
+            self.lose(|lane| load[lane].is_none());
+        }
+    }
+
+    /// Ends the requests on some lanes without an answer.
+    fn lose(&mut self, on: impl Fn(usize) -> bool) {
+        let (lost, kept) = std::mem::take(&mut self.in_flight).into_iter().partition(|(_, request)| on(request.lane));
+        self.in_flight = kept;
+        let lost: BTreeMap<Ticket, InFlight> = lost;
+        for request in lost.into_values() {
+            self.played.lost += 1;
+            self.leave(request.guard);
+        }
+    }
+
+    fn leave(&mut self, guard: Option<OnlineGuard>) {
+        if let Some(guard) = guard {
             let step = guard.leave();
             self.note(step.error);
         }
-        request.client
     }
 
     fn note(&mut self, error: Option<gpreempt::Error>) {

@@ -39,9 +39,11 @@ pub struct Config {
     pub requests: u64,
     /// Closed-loop clients.
     pub closed_loops: u64,
+    /// Requests of the closed loops while nobody trains.
+    pub closed_requests: u64,
     /// From the first to the last arrival, s.
     pub span_s: f64,
-    /// Work of the open-loop requests over span and nodes: below 1, or queues grow without bound.
+    /// Work of all requests over span and nodes: below 1, or queues grow without bound.
     pub online_load: f64,
     /// Who trains.
     pub offline: String,
@@ -83,9 +85,13 @@ pub struct Mode {
     pub errors: u64,
     /// The first of them.
     pub first_error: Option<String>,
+    /// Requests that were never answered: their queue was reset, evicted for good or is gone.
+    pub lost_requests: u64,
+    /// Offline queues that were reset, evicted for good or are gone at the end; what they did until then counts.
+    pub lost_queues: u64,
     /// Machine time from the start of the trace to the last answer, s.
     pub elapsed_s: f64,
-    /// Whether the last answer came soon after the last arrival. Where not, requests queued up all the time, and the
+    /// Whether the last answer came about as soon as it does while nobody trains, or some never came. Where not, requests queued up all the time, and the
     /// percentiles say how long the trace is rather than how long a request takes.
     pub kept_up: bool,
 }

@@ -114,7 +114,7 @@ impl Plan {
         self
     }
 
-    /// Boots a machine; `patched` says whether its kernel has the gpreempt commands.
+    /// Boots a machine; one without some of its guests is a reference, on which nothing goes wrong. `patched` says whether its kernel has the gpreempt commands.
     pub(super) fn boot(&self, guests: Guests, patched: bool) -> Result<Rig, Failure> {
         let mut scenario = self.scenario.clone();
         scenario.processes.retain(|process| match guests {
@@ -122,6 +122,9 @@ impl Plan {
             Guests::Online => online(process),
             Guests::Offline => !online(process),
         });
+        if guests != Guests::All {
+            scenario.faults.clear();
+        }
         let host = Arc::new(SimHost::boot(Config {
             hardware: self.hardware.clone(),
             cost: self.cost.clone(),
