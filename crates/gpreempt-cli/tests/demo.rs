@@ -376,4 +376,9 @@ fn the_seed_flow_runs_twenty_rounds_and_prints_statistics() {
     assert_eq!(status, 0, "{err}");
     assert_eq!(out.matches("end-to-end latency").count(), 20, "{out}");
     assert!(out.contains("batch unmaps: 20") && out.contains("fast remaps: 20"), "{out}");
+    // 16 busy offline queues and 8 online ones: what the script in Python ends with, the idle ones being away.
+    assert_eq!(out.matches("HQD status: active=24, free=168").count(), 20, "{out}");
+    for line in out.lines().filter(|line| line.contains(" ms")) {
+        assert!(line.ends_with("; modelled (cost model design)"), "{line}");
+    }
 }

@@ -7,7 +7,7 @@ use gpreempt::monitor::HqdMonitor;
 use gpreempt::sched::Scheduler;
 use gpreempt::session::SessionBuilder;
 use gpreempt::stats::{Operation, Phase, Report};
-use gpreempt::{Backend, GpuId, QueueInfo, Session};
+use gpreempt::{Backend, GpuId, PolicyFlags, QueueInfo, Session};
 
 use crate::Failure;
 use crate::args::DemoArgs;
@@ -18,6 +18,8 @@ const ONLINE: Duration = Duration::from_millis(10);
 const PERIOD: Duration = Duration::from_millis(500);
 /// The seed's reservation: 10% of the slots for online queues, at most 80% for offline ones.
 const RESERVATION: (u32, u32) = (10, 80);
+/// The policy 0x7 that the seed gives to an offline queue.
+const OFFLINE: PolicyFlags = PolicyFlags::all();
 /// The seed's grace period.
 const GRACE: Duration = Duration::from_micros(100);
 
@@ -39,7 +41,12 @@ pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let (online_percent, offline_percent) = RESERVATION;
     session.set_reservation(GpuId::ALL, online_percent, offline_percent)?;
     let scheduler = Scheduler::on(&session).grace(GRACE).build()?;
-    let monitor = HqdMonitor::builder(host.clone(), session.driver().clone()).start()?;
+    let monitor = HqdMonitor::builder(host.clone(), session.driver().clone())
+        .claims(session.claims().clone())
+        .clean_idle(true)
+        .serve_lazy(true)
+        .start()?;
+    let label = format!("modelled (cost model {})", host.cost_model().expect("the machine is simulated"));
     let status = monitor.current_status();
     writeln!(out, "\nHQD status at the start:")?;
     writeln!(out, "  total: {}", status.total)?;
@@ -50,13 +57,14 @@ pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     host.sleep(Duration::from_secs(2));
     let offline = by_priority(&session, 0, 5)?;
     writeln!(out, "\nfound {} offline queues (priority 0 to 5)", offline.len())?;
-    for info in &offline {
+    for (handle, info) in &offline {
         scheduler.register_offline(info.queue, info.gpu)?;
+        session.set_policy(*handle, OFFLINE)?;
     }
     host.sleep(Duration::from_secs(1));
     let online = by_priority(&session, 10, 15)?;
     writeln!(out, "found {} online queues (priority 10 to 15)", online.len())?;
-    for info in &online {
+    for (_, info) in &online {
         scheduler.register_online(info.queue)?;
     }
 
@@ -70,7 +78,7 @@ pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
         }
         writeln!(
             out,
-            "  batch unmap of {} queues: {:.3} ms, {} rounds",
+            "  batch unmap of {} queues: {:.3} ms, {} rounds; {label}",
             entered.unmapped,
             ms(entered.elapsed),
             entered.rounds
@@ -80,10 +88,16 @@ pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
         if let Some(error) = left.error {
             return Err(error.into());
         }
-        writeln!(out, "  fast remap of {} queues: {:.3} ms, {} rounds", left.remapped, ms(left.elapsed), left.rounds)?;
         writeln!(
             out,
-            "  end-to-end latency: {:.2} ms (of which {} ms online work)",
+            "  fast remap of {} queues: {:.3} ms, {} rounds; {label}",
+            left.remapped,
+            ms(left.elapsed),
+            left.rounds
+        )?;
+        writeln!(
+            out,
+            "  end-to-end latency: {:.2} ms (of which {} ms online work); {label}",
             ms(host.now() - start),
             ONLINE.as_millis()
         )?;
@@ -93,33 +107,38 @@ pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     }
 
     let report = scheduler.stats().report();
-    writeln!(out, "\nstatistics, modelled (cost model {}):", host.cost_model().as_deref().unwrap_or("none"))?;
-    operation(&report, Operation::Unmap, "batch unmaps", out)?;
-    operation(&report, Operation::Remap, "fast remaps", out)?;
-    monitor.stop();
-    drop(scheduler);
-    let status = session.status(GpuId::ALL)?;
+    writeln!(out, "\nstatistics:")?;
+    operation(&report, Operation::Unmap, ("batch unmaps", &label), out)?;
+    operation(&report, Operation::Remap, ("fast remaps", &label), out)?;
+    let status = monitor.current_status();
     writeln!(out, "HQD status at the end:")?;
     writeln!(out, "  total: {}", status.total)?;
     writeln!(out, "  active: {}", status.active)?;
     writeln!(out, "  free: {}", status.free)?;
     writeln!(out, "  online reserved: {}", status.online_reserved)?;
     writeln!(out, "  offline used: {}", status.offline_used)?;
+    drop(scheduler);
+    monitor.stop();
     Ok(())
 }
 
 /// The seed's `scan_queues_by_priority`.
-fn by_priority(session: &Session, least: u32, most: u32) -> Result<Vec<QueueInfo>, Failure> {
-    let queues = session.queues()?.into_iter().map(|(_, info)| info);
-    Ok(queues.filter(|info| info.priority.is_some_and(|priority| (least..=most).contains(&priority))).collect())
+fn by_priority(session: &Session, least: u32, most: u32) -> Result<Vec<(u32, QueueInfo)>, Failure> {
+    let queues = session.queues()?.into_iter();
+    Ok(queues.filter(|(_, info)| info.priority.is_some_and(|priority| (least..=most).contains(&priority))).collect())
 }
 
-fn operation(report: &Report, operation: Operation, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
+fn operation(
+    report: &Report,
+    operation: Operation,
+    (name, label): (&str, &str),
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let Some(found) = report.operations.get(&operation) else { return Ok(writeln!(out, "{name}: 0")?) };
     writeln!(out, "{name}: {}", found.calls)?;
     if let Some(total) = found.phases.get(&Phase::Total) {
-        writeln!(out, "  mean: {:.3} ms", total.mean_us / 1e3)?;
-        writeln!(out, "  max:  {:.3} ms", total.max_us / 1e3)?;
+        writeln!(out, "  mean: {:.3} ms; {label}", total.mean_us / 1e3)?;
+        writeln!(out, "  max:  {:.3} ms; {label}", total.max_us / 1e3)?;
     }
     Ok(())
 }
