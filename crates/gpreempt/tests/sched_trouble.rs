@@ -5,7 +5,7 @@ mod sched_fake;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use gpreempt::driver::{Driver, Selector};
+use gpreempt::driver::{Capabilities, Driver, Selector};
 use gpreempt::host::Host;
 use gpreempt::sched::policy::{Decision, Policy, Setup, View, named};
 use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
@@ -155,4 +155,169 @@ fn a_refused_renewal_is_tried_again_a_few_times_and_not_for_ever_at_once() {
         let again = fake.calls().0 - before;
         assert!(if whole_call { again == 2 } else { (2..=11).contains(&again) }, "{again} calls in a second");
     }
+}
+
+#[test]
+fn a_queue_born_held_and_declared_online_is_mapped_inside_the_window() {
+    let fake = Fake::with(&[7], 2, 1);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    let _online = scheduler.online();
+    fake.machine().create(q(7, 5), A);
+    assert!(fake.machine().queues[&q(7, 5)].held);
+    scheduler.register_online(q(7, 5)).unwrap();
+    assert_eq!(fake.machine().held(), [q(7, 0), q(7, 1)].into());
+}
+
+#[test]
+fn an_online_queue_that_is_held_comes_back_with_the_scheduler() {
+    let fake = Fake::with(&[7], 2, 1);
+    fake.set_policy(Selector::process(7), PolicyFlags::PREEMPTIBLE, PolicyFlags::empty()).unwrap();
+    fake.unmap(&[Selector::process(7)], Duration::ZERO).unwrap();
+    let scheduler = builder(&fake, "unmap").build().unwrap();
+    for id in 0..2 {
+        scheduler.register_online(q(7, id)).unwrap();
+    }
+    assert_eq!(fake.machine().held().len(), 2, "no window is open");
+    scheduler.unregister(q(7, 0)).unwrap();
+    assert_eq!(fake.machine().held(), [q(7, 1)].into());
+    drop(scheduler);
+    assert!(fake.machine().held().is_empty());
+}
+
+/// A driver that knows neither nodes nor a watchdog, as the debugger tier; four queues on two nodes.
+fn plain_driver() -> Arc<Fake> {
+    let fake = Fake::without(Capabilities::all());
+    fake.machine().no_watchdog = true;
+    for id in 0..4 {
+        fake.machine().create(q(7, id), GpuId(100 + id % 2));
+        fake.set_policy(Selector::queue(q(7, id)), PolicyFlags::PREEMPTIBLE, PolicyFlags::empty()).unwrap();
+    }
+    fake
+}
+
+#[test]
+fn where_nodes_are_not_known_only_the_queue_that_failed_is_left_alone() {
+    let fake = plain_driver();
+    let scheduler = builder(&fake, "unmap").build().unwrap();
+    for id in 0..4 {
+        scheduler.register_offline(q(7, id), GpuId::ALL).unwrap();
+    }
+    fake.machine().broken.insert(B, Errno::EIO);
+    let online = scheduler.online();
+    assert_eq!(scheduler.tripped(), [GpuId::ALL], "a node without a name");
+    fake.machine().create(q(7, 4), A);
+    fake.set_policy(Selector::queue(q(7, 4)), PolicyFlags::PREEMPTIBLE, PolicyFlags::empty()).unwrap();
+    scheduler.register_offline(q(7, 4), GpuId::ALL).unwrap();
+    assert!(fake.machine().held().contains(&q(7, 4)), "others are served");
+    drop(online);
+    assert!(fake.machine().held().iter().all(|queue| queue.id % 2 == 1), "{:?}", fake.machine().held());
+    scheduler.readmit(GpuId::ALL);
+    assert!(scheduler.tripped().is_empty());
+}
+
+#[test]
+fn without_a_watchdog_a_node_that_failed_gets_its_queues_back_when_it_can() {
+    let fake = plain_driver();
+    let scheduler = builder(&fake, "unmap").build().unwrap();
+    for id in 0..4 {
+        scheduler.register_offline(q(7, id), GpuId(100 + id % 2)).unwrap();
+    }
+    fake.machine().broken.insert(B, Errno::EIO);
+    let online = scheduler.online();
+    assert_eq!((scheduler.tripped(), fake.machine().held().len()), (vec![B], 4));
+    let calls = fake.machine().calls.len();
+    pass(&fake, &scheduler, ms(5000));
+    assert_eq!(fake.machine().calls.len(), calls, "nothing touches it inside the window");
+    fake.machine().broken.clear();
+    drop(online);
+    assert!(fake.machine().held().is_empty(), "{:?}", fake.machine().held());
+    assert_eq!(scheduler.tripped(), [B], "but it is not preempted again");
+    drop(scheduler.online());
+    assert_eq!(scheduler.online().entered().unmapped, 2);
+}
+
+#[test]
+fn dropping_the_scheduler_tries_nodes_that_were_left_alone() {
+    let fake = Fake::with(&[7], 2, 1);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    fake.machine().broken.insert(A, Errno::EIO);
+    let online = scheduler.online();
+    assert_eq!(scheduler.tripped(), [A]);
+    fake.machine().broken.clear();
+    drop(online);
+    fake.machine().create(q(7, 5), B);
+    assert_eq!(fake.machine().held(), [q(7, 0), q(7, 1)].into(), "new queues start mapped after the window");
+    drop(scheduler);
+    assert!(fake.machine().held().is_empty());
+}
+
+#[test]
+fn a_swap_lets_new_queues_start_mapped_again() {
+    let fake = Fake::new();
+    for id in 0..2 {
+        fake.machine().create(q(7, id), A);
+        fake.machine().create(q(8, id), B);
+    }
+    let scheduler = builder(&fake, "unmap:linger=1s").scope(Scope::Gpu).build().unwrap();
+    for pid in [7, 8] {
+        scheduler.register_offline_process(pid).unwrap();
+    }
+    let on_b = scheduler.online_on(&[B]);
+    fake.pass(ms(3000));
+    drop(scheduler.online_on(&[A]));
+    fake.pass(ms(1001));
+    scheduler.tick();
+    assert!(matches!(fake.machine().calls.last(), Some(Call::Swap(_, _))), "A comes back while B is renewed");
+    fake.machine().create(q(7, 5), A);
+    fake.machine().create(q(8, 5), B);
+    assert_eq!(fake.machine().held(), [q(8, 0), q(8, 1), q(8, 5)].into());
+    drop(on_b);
+}
+
+#[test]
+fn new_queues_start_mapped_even_if_saying_so_failed_once() {
+    let fake = Fake::with(&[7], 2, 1);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    let online = scheduler.online();
+    fake.machine().fail_policy = Some(Errno::EINTR);
+    drop(online);
+    pass(&fake, &scheduler, ms(200));
+    fake.machine().create(q(7, 5), A);
+    assert!(fake.machine().held().is_empty());
+}
+
+#[test]
+fn a_node_that_failed_is_not_asked_again_in_the_same_step() {
+    let fake = Fake::new();
+    let scheduler = builder(&fake, "unmap").build().unwrap();
+    for pid in [7, 8] {
+        for id in 0..700 {
+            fake.machine().create(q(pid, id), if id % 2 == 0 { A } else { B });
+            scheduler.register_offline(q(pid, id), GpuId::ALL).unwrap();
+        }
+    }
+    fake.machine().broken.insert(A, Errno::ETIME);
+    let online = scheduler.online();
+    assert_eq!(fake.machine().unmaps(), 2);
+    let calls = fake.machine().calls.clone();
+    let Call::Unmap(second) = calls.last().unwrap() else { panic!("{calls:?}") };
+    assert!(!second.is_empty() && second.iter().all(|selector| selector.gpu == B), "the other node goes on");
+    drop(online);
+    assert!(fake.machine().held().iter().all(|queue| queue.id % 2 == 0));
+}
+
+#[test]
+fn registering_fails_only_for_what_is_wrong_with_the_queue_itself() {
+    let fake = Fake::with(&[7, 8], 2, 1);
+    let scheduler = builder(&fake, "unmap").build().unwrap();
+    let _online = scheduler.online();
+    scheduler.register_offline(q(7, 0), A).unwrap();
+    // Another user of the driver: from now on, renewing that hold fails.
+    fake.set_policy(Selector::process(7), PolicyFlags::empty(), PolicyFlags::PREEMPTIBLE).unwrap();
+    fake.pass(MAX_HOLD / 2);
+    scheduler.register_offline(q(8, 0), A).unwrap();
+    assert_eq!(scheduler.register_offline_process(8).unwrap(), 2);
+    assert_eq!(scheduler.take_error().unwrap().errno(), Errno::EPERM, "it is told all the same");
+    fake.machine().fail_next = Some(Errno::ENOMEM);
+    assert_eq!(scheduler.register_offline(q(7, 1), A).unwrap_err().errno(), Errno::ENOMEM);
 }

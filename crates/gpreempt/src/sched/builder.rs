@@ -137,6 +137,7 @@ impl SchedulerBuilder {
             // Twice and a bit per watchdog period: one late tick costs nothing.
             beat: self.driver.max_hold().map(|hold| hold * 2 / 5),
             cap,
+            watchdog: self.driver.max_hold().is_some(),
             hold_new: capabilities.contains(Capabilities::POLICY),
             always_lazy: setup.queue_policy.contains(PolicyFlags::LAZY_ACTIVATION),
             marks: setup.queue_policy | PolicyFlags::PREEMPTIBLE,

@@ -1,11 +1,14 @@
 //! Carries out a plan: one driver call where it can be one, in chunks where it must be.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::driver::{Batch, Capabilities, Driver, Selector};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::Host;
-use crate::queue::{GpuId, PolicyFlags};
+use crate::queue::{GpuId, Pid, PolicyFlags};
 use crate::sched::plan::{Item, Plan};
 use crate::sched::verdict::Verdict;
 use crate::session::MAX_QUEUES;
@@ -16,8 +19,10 @@ use crate::trace::Record;
 #[derive(Debug)]
 pub(super) struct Executed {
     pub(super) verdicts: Vec<Verdict>,
-    /// First call that failed as a whole.
-    pub(super) error: Option<Error>,
+    /// Processes whose new queues need not start held any more, and whether the driver took note.
+    pub(super) released: Vec<(Pid, Result<()>)>,
+    /// Nodes that answered ETIME or EIO: nothing more is asked of them.
+    failed: BTreeSet<GpuId>,
     pub(super) records: Vec<Record>,
     pub(super) rounds: u32,
     pub(super) begin: Duration,
@@ -38,24 +43,25 @@ impl Executor<'_> {
     /// Unmaps first: online work waits for that, and nobody for the rest.
     pub(super) fn run(&self, plan: Plan) -> Executed {
         let begin = self.host.now();
-        let mut done =
-            Executed { verdicts: Vec::new(), error: None, records: Vec::new(), rounds: 0, begin, end: begin };
+        let mut done = Executed {
+            verdicts: Vec::new(),
+            released: Vec::new(),
+            failed: BTreeSet::new(),
+            records: Vec::new(),
+            rounds: 0,
+            begin,
+            end: begin,
+        };
         let one_call = plan.unmap.len() + plan.remap.len() <= MAX_QUEUES;
         let both = !plan.unmap.is_empty() && !plan.remap.is_empty();
         if both && one_call && self.driver.capabilities().contains(Capabilities::SWAP) {
+            self.release_new(plan.release_new, &mut done);
             self.call(Operation::Swap, plan.unmap, plan.remap, &mut done);
         } else {
             for items in chunks(plan.unmap) {
                 self.call(Operation::Unmap, items, Vec::new(), &mut done);
             }
-            for pid in plan.release_new {
-                // Before the queues come back, so that none made in between starts held.
-                let nothing = PolicyFlags::empty();
-                let lazy = PolicyFlags::LAZY_ACTIVATION;
-                if let Err(error) = self.driver.set_policy(Selector::process(pid), nothing, lazy) {
-                    tracing::debug!(%error, pid, "new queues of the process may start held");
-                }
-            }
+            self.release_new(plan.release_new, &mut done);
             for items in chunks(plan.remap) {
                 self.call(Operation::Remap, Vec::new(), items, &mut done);
             }
@@ -64,7 +70,23 @@ impl Executor<'_> {
         done
     }
 
-    fn call(&self, operation: Operation, unmap: Vec<Item>, remap: Vec<Item>, done: &mut Executed) {
+    /// Before the queues come back, so that none made in between starts held.
+    fn release_new(&self, processes: Vec<Selector>, done: &mut Executed) {
+        for selector in processes {
+            let released = self.driver.set_policy(selector, PolicyFlags::empty(), PolicyFlags::LAZY_ACTIVATION);
+            if let Err(error) = &released {
+                tracing::debug!(%error, "new queues of the process may start held");
+            }
+            done.released.push((selector.pid, released.map(drop)));
+        }
+    }
+
+    fn call(&self, operation: Operation, mut unmap: Vec<Item>, mut remap: Vec<Item>, done: &mut Executed) {
+        unmap.retain(|item| !done.failed.contains(&item.gpu));
+        remap.retain(|item| !done.failed.contains(&item.gpu));
+        if unmap.is_empty() && remap.is_empty() {
+            return;
+        }
         let (take, give) = (selectors(&unmap), selectors(&remap));
         let from = self.host.now();
         let result = match operation {
@@ -84,24 +106,19 @@ impl Executor<'_> {
         match result {
             Ok(batch) => {
                 done.rounds += batch.rounds;
-                done.verdicts.extend(items.zip(batch.outcomes).map(|((item, hold), outcome)| Verdict {
-                    item,
-                    hold,
-                    errno: outcome.errno,
-                    not_tried: false,
-                    queues: outcome.queues,
-                }));
+                let verdicts = items.zip(batch.outcomes).map(|((item, hold), outcome)| {
+                    if matches!(outcome.errno, Some(Errno::ETIME | Errno::EIO)) && item.gpu != GpuId::ALL {
+                        done.failed.insert(item.gpu);
+                    }
+                    Verdict { item, hold, errno: outcome.errno, failure: None, queues: outcome.queues }
+                });
+                done.verdicts.extend(verdicts);
             }
             Err(error) => {
                 let errno = Some(error.errno());
-                done.error.get_or_insert(error);
-                done.verdicts.extend(items.map(|(item, hold)| Verdict {
-                    item,
-                    hold,
-                    errno,
-                    not_tried: true,
-                    queues: 0,
-                }));
+                let failure = Some(error);
+                let verdict = |(item, hold)| Verdict { item, hold, errno, failure: failure.clone(), queues: 0 };
+                done.verdicts.extend(items.map(verdict));
             }
         }
     }

@@ -29,7 +29,7 @@ impl OnlineGuard {
             return OnlineGuard { shared, keys, from, wait: Duration::ZERO, entered, left: true };
         }
         shared.take_events();
-        let entered = shared.step(&keys, |state, now| state.online_changed(&keys, true, now));
+        let entered = shared.step(&keys, |state, now| state.online_changed(&keys, true, now)).step;
         let wait = shared.host.now().saturating_sub(from);
         OnlineGuard { shared, keys, from, wait, entered, left: false }
     }
@@ -57,7 +57,7 @@ impl OnlineGuard {
         let until = self.shared.host.now();
         self.shared.stats.record_online(self.wait, until.saturating_sub(self.from));
         self.shared.take_events();
-        let step = self.shared.step(&self.keys, |state, now| state.online_changed(&self.keys, false, now));
+        let step = self.shared.step(&self.keys, |state, now| state.online_changed(&self.keys, false, now)).step;
         let everywhere = [GpuId::ALL];
         let gpus = if self.keys.is_empty() { &everywhere[..] } else { &self.keys };
         let record = |gpu: &GpuId| Record::Online { gpu: *gpu, from: self.from, until };

@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) unmap: Vec<Item>,
     pub(super) remap: Vec<Item>,
     /// Processes whose new queues need not start held any more, once this plan is carried out.
-    pub(super) release_new: Vec<Pid>,
+    pub(super) release_new: Vec<Selector>,
     /// The policy could not be asked.
     pub(super) error: Option<Error>,
 }
@@ -39,6 +39,11 @@ impl Plan {
     pub(super) fn is_empty(&self) -> bool {
         self.unmap.is_empty() && self.remap.is_empty() && self.release_new.is_empty()
     }
+}
+
+/// One queue on its node, as the entries for all queues are: the driver refuses entries that may overlap.
+fn item(queue: QueueId, gpu: GpuId) -> Item {
+    Item { selector: Selector { gpu, ..Selector::queue(queue) }, gpu, queues: vec![queue] }
 }
 
 fn sorted(ids: impl Iterator<Item = QueueId>) -> Vec<QueueId> {
@@ -62,7 +67,7 @@ impl State {
         cleaned: &BTreeSet<QueueId>,
     ) -> Plan {
         let mut wishes: BTreeMap<GpuId, Wishes> = BTreeMap::new();
-        let (mut renew, mut wake) = (Vec::new(), false);
+        let (mut renew, mut wake) = (Vec::new(), self.everywhere > 0);
         for key in keys {
             let (everywhere, beat, cap) = (self.everywhere, self.rules.beat, self.rules.cap);
             let Some(domain) = self.domains.get_mut(key) else { continue };
@@ -96,11 +101,12 @@ impl State {
             hold = sorted(hold.into_iter().chain(renew));
         }
 
+        let release_new = self.release_new(&hold, &give);
         let (hold, mapped) = (self.groups(&hold), self.groups(&mapped));
         let mut plan = Plan {
             unmap: self.items(&hold, &mapped, true, &BTreeSet::new()),
             remap: self.items(&mapped, &hold, false, cleaned),
-            release_new: self.release_new(&give),
+            release_new,
             error: panicked.then(|| {
                 Error::new("asking the policy", Errno::ENOTRECOVERABLE)
                     .on(policy.name())
@@ -109,25 +115,36 @@ impl State {
             }),
         };
         if wake {
-            let held = self.online.iter().filter(|(_, held)| **held);
-            let item =
-                |queue: &QueueId| Item { selector: Selector::queue(*queue), gpu: GpuId::ALL, queues: vec![*queue] };
-            plan.remap.extend(held.map(|(queue, _)| item(queue)));
+            plan.remap.extend(self.held_online().map(|queue| item(queue, GpuId::ALL)));
+        }
+        if !self.rules.watchdog {
+            // Nothing else brings these back.
+            let quiet = self.held_aside().filter(|(_, gpu)| keys.contains(&self.key(*gpu)) && !self.is_online(*gpu));
+            plan.remap.extend(quiet.map(|(queue, gpu)| item(queue, gpu)));
         }
         plan
     }
 
-    /// Gives back these queues, whatever the policy says.
-    pub(super) fn give_back(&self, held: impl Iterator<Item = QueueId>, cleaned: &BTreeSet<QueueId>) -> Plan {
-        let ids = sorted(held.filter(|queue| !cleaned.contains(queue)));
-        let remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
-        Plan { remap, release_new: self.release_new(&ids), ..Plan::default() }
+    fn held_online(&self) -> impl Iterator<Item = QueueId> {
+        self.online.iter().filter(|(_, held)| **held).map(|(queue, _)| *queue)
     }
 
-    /// Everything that is held, nodes that are left alone excepted.
-    pub(super) fn held(&self) -> impl Iterator<Item = QueueId> {
+    fn held_aside(&self) -> impl Iterator<Item = (QueueId, GpuId)> {
+        self.aside.iter().filter(|(_, aside)| aside.held).map(|(queue, aside)| (*queue, aside.gpu))
+    }
+
+    /// Gives back these queues, whatever the policy says; those of nodes that are left alone, too, where nothing else
+    /// brings them back.
+    pub(super) fn give_back(&self, which: impl Fn(QueueId) -> bool, cleaned: &BTreeSet<QueueId>) -> Plan {
+        let wanted = |queue: &QueueId| which(*queue) && !cleaned.contains(queue);
         let queues = self.domains.values().flat_map(|domain| domain.offline());
-        queues.filter(|queue| queue.held).map(|queue| queue.id)
+        let ids = sorted(queues.filter(|queue| queue.held).map(|queue| queue.id).filter(wanted));
+        let mut remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
+        if !self.rules.watchdog || self.closed {
+            remap.extend(self.held_aside().filter(|(queue, _)| wanted(queue)).map(|(queue, gpu)| item(queue, gpu)));
+        }
+        remap.extend(self.held_online().filter(wanted).map(|queue| item(queue, GpuId::ALL)));
+        Plan { remap, release_new: self.release_new(&[], &ids), ..Plan::default() }
     }
 
     fn groups(&self, ids: &[QueueId]) -> Groups {
@@ -152,25 +169,28 @@ impl State {
                 let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
                 items.push(Item { selector, gpu, queues: ids.clone() });
             } else {
-                // On its node, as the entries for all queues are: the driver refuses entries that may overlap.
-                let one = |id: &QueueId| Selector { gpu, ..Selector::queue(*id) };
-                items.extend(ids.iter().map(|id| Item { selector: one(id), gpu, queues: vec![*id] }));
+                items.extend(ids.iter().map(|id| item(*id, gpu)));
             }
         }
         items
     }
 
-    /// Processes that will hold nothing once these are given back.
-    fn release_new(&self, give: &[QueueId]) -> Vec<Pid> {
+    /// Processes that will hold nothing once these are held and those are given back.
+    fn release_new(&self, hold: &[QueueId], give: &[QueueId]) -> Vec<Selector> {
         if self.rules.always_lazy {
             return Vec::new();
         }
         let stays = |pid: Pid| {
             let mut queues = self.domains.values().flat_map(|domain| domain.of(pid));
-            queues.any(|queue| queue.held && give.binary_search(&queue.id).is_err())
+            queues.any(|queue| {
+                hold.binary_search(&queue.id).is_ok() || (queue.held && give.binary_search(&queue.id).is_err())
+            })
         };
-        let lazy = self.processes.iter().filter(|(_, process)| process.hold_new);
-        lazy.map(|(pid, _)| *pid).filter(|pid| give.iter().any(|queue| queue.pid == *pid) && !stays(*pid)).collect()
+        // Nothing of it comes back where its queues are gone, or on nodes that are left alone.
+        let quiet = self.everywhere == 0 && self.domains.values().all(|domain| domain.requests == 0);
+        let lazy = self.processes.iter().filter(|(_, process)| process.hold_new).map(|(pid, _)| *pid);
+        let free = lazy.filter(|pid| (quiet || give.iter().any(|queue| queue.pid == *pid)) && !stays(*pid));
+        free.map(Selector::process).collect()
     }
 
     /// What must be claimed of the monitors before these entries are unmapped.

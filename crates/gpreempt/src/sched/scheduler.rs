@@ -14,8 +14,8 @@ use crate::sched::OnlineGuard;
 use crate::sched::builder::SchedulerBuilder;
 use crate::sched::intake::held_by_us;
 use crate::sched::policy::{OfflineQueue, Policy};
-use crate::sched::shared::Shared;
-use crate::sched::state::Process;
+use crate::sched::shared::{Done, Shared};
+use crate::sched::state::{Process, State};
 use crate::sched::ticker::Ticker;
 use crate::session::Session;
 use crate::stats::Stats;
@@ -59,8 +59,8 @@ pub struct Step {
 /// called from any thread.
 ///
 /// Dropping it gives back every queue, clears the marks that it set and its reservation. After ETIME or EIO on a node,
-/// that node is left alone until [`Scheduler::readmit`] (its queues come back through the driver's watchdog), while
-/// everything else goes on.
+/// that node is left alone until [`Scheduler::readmit`] (its queues come back through the driver's watchdog, or, where
+/// there is none, once it can be mapped again), while everything else goes on.
 ///
 /// In a forked child it does nothing: what can fail answers EBADF, and dropping it there changes nothing.
 #[derive(Debug)]
@@ -90,13 +90,16 @@ impl Scheduler {
     }
 
     /// Declares a queue online: no decision and no selector of this scheduler will ever name it to unmap it. Where this
-    /// driver holds it, the next online window maps it, in the round that takes the offline queues.
+    /// driver holds it, the online window that is open maps it now, else the next one, in the round that takes the
+    /// offline queues.
     ///
     /// # Errors
-    /// EINVAL where it is registered as offline.
+    /// EINVAL where it is registered as offline; else what the driver says of mapping it.
     pub fn register_online(&self, queue: QueueId) -> Result<()> {
         const WHAT: &str = "registering an online queue";
         self.shared.check_process(WHAT)?;
+        // Claimed, so that no call holds it between reading and noting its state.
+        let claim = self.shared.claim_domains(&[]);
         let held = self.shared.status_of(Selector::queue(queue)).first().is_some_and(held_by_us);
         let mut state = self.shared.lock();
         if state.is_offline(queue) {
@@ -107,8 +110,10 @@ impl Scheduler {
         }
         state.online.insert(queue, held);
         drop(state);
+        drop(claim);
         self.shared.declare_online(queue, true);
-        Ok(())
+        // New queues of a process that is being held are born held.
+        if held { self.shared.step(&[], |_, _| {}).result_of(queue.pid, Some(queue.id)) } else { Ok(()) }
     }
 
     /// Puts a queue into the offline class. `gpu`: its node, or [`GpuId::ALL`] to ask the driver.
@@ -136,14 +141,14 @@ impl Scheduler {
         }
         let job = self.job(queue.pid);
         let key = self.shared.lock().key(gpu);
-        let step = self.shared.step(&[key], |state, now| {
+        let done = self.shared.step(&[key], |state, now| {
             state.processes.entry(queue.pid).or_insert(Process { whole: false, hold_new: false, job });
             match &status {
                 Some(status) => state.insert_status(status, now),
                 None => state.insert(queue, gpu, false, now),
             }
         });
-        step.error.map_or(Ok(()), Err)
+        done.result_of(queue.pid, Some(queue.id))
     }
 
     /// Puts all queues of a process, present and future, into the offline class; returns how many it has now. Queues of
@@ -178,13 +183,14 @@ impl Scheduler {
                 self.mark(Selector::queue(status.queue))?;
             }
         }
-        let step = self.shared.step(&[], |state, now| {
+        let done = self.shared.step(&[], |state, now| {
             for status in &statuses {
                 state.insert_status(status, now);
             }
         });
         let queues = self.shared.lock().queues_of(pid).len();
-        step.error.map_or(Ok(u32::try_from(queues).unwrap_or(u32::MAX)), Err)
+        done.result_of(pid, None)?;
+        Ok(u32::try_from(queues).unwrap_or(u32::MAX))
     }
 
     /// Sets the policy's flags, where the driver knows any.
@@ -223,19 +229,15 @@ impl Scheduler {
         const WHAT: &str = "unregistering a queue";
         self.shared.check_process(WHAT)?;
         self.shared.agree_on_online();
-        self.shared.declare_online(queue, false);
-        let known = {
-            let mut state = self.shared.lock();
-            state.online.remove(&queue).is_some() || state.is_offline(queue)
-        };
-        if !known {
+        let known = |state: &State| state.online.contains_key(&queue) || state.is_offline(queue);
+        if !known(&self.shared.lock()) {
             return Err(Error::new(WHAT, Errno::ENOENT).on(queue).because("it is not registered"));
         }
-        let error = self.give_back(&|id| id == queue);
-        self.shared.lock().remove(queue, self.shared.host.now());
+        let done = self.give_back(|id| id == queue, |state| state.gone(&[queue], self.shared.host.now()));
+        self.shared.declare_online(queue, false);
         let marked = self.shared.lock().marked.take(&(queue.pid, Some(queue.id)));
         self.unmark(marked);
-        error.map_or(Ok(()), Err)
+        done.result_of(queue.pid, Some(queue.id))
     }
 
     /// Forgets a process and all its queues; held ones are given back first.
@@ -248,16 +250,15 @@ impl Scheduler {
         if !self.shared.lock().processes.contains_key(&pid) {
             return Err(Error::new(WHAT, Errno::ESRCH).on(format_args!("pid {pid}")).because("it is not registered"));
         }
-        let error = self.give_back(&|id| id.pid == pid);
+        let done = self.give_back(|id| id.pid == pid, |state| state.remove_process(pid, self.shared.host.now()));
         let marked: BTreeSet<_> = {
             let mut state = self.shared.lock();
-            state.remove_process(pid, self.shared.host.now());
             let (of_process, rest) = std::mem::take(&mut state.marked).into_iter().partition(|mark| mark.0 == pid);
             state.marked = rest;
             of_process
         };
         self.unmark(marked);
-        error.map_or(Ok(()), Err)
+        done.result_of(pid, None)
     }
 
     /// An online request on every domain. Returns once the offline queues are where the policy wants them; an error
@@ -312,27 +313,26 @@ impl Scheduler {
         self.shared.lock().first_error.take()
     }
 
-    /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`].
+    /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`]. [`GpuId::ALL`] stands for queues whose
+    /// node the driver cannot tell: of those only the ones that failed are left alone.
     pub fn tripped(&self) -> Vec<GpuId> {
         if self.shared.forked() {
             return Vec::new();
         }
-        self.shared.lock().tripped.iter().copied().collect()
+        self.shared.lock().left_alone().into_iter().collect()
     }
 
-    /// Says that a node may be touched again, and brings its queues where they belong.
+    /// Says that a node may be touched again ([`GpuId::ALL`]: everything), and brings its queues where they belong.
     pub fn readmit(&self, gpu: GpuId) -> Step {
         if self.shared.forked() {
             return Step::default();
         }
-        let key = {
-            let now = self.shared.host.now();
-            let mut state = self.shared.lock();
-            state.readmit(gpu, now);
-            state.key(gpu)
-        };
+        let now = self.shared.host.now();
+        self.shared.lock().readmit(gpu, now);
         self.shared.rescan();
-        self.shared.step(&[key], |_, _| {})
+        let key = self.shared.scope.domain_of(gpu);
+        let keys = if gpu == GpuId::ALL { &[][..] } else { &[key][..] };
+        self.shared.step(keys, |_, _| {}).step
     }
 
     /// The policy.
@@ -345,13 +345,9 @@ impl Scheduler {
         &self.shared.stats
     }
 
-    /// Gives back held queues whatever the policy says; returns the first error.
-    fn give_back(&self, which: &dyn Fn(QueueId) -> bool) -> Option<Error> {
-        let step = self.shared.carry_out(&[], |state, _, cleaned| {
-            let held: Vec<QueueId> = state.held().filter(|id| which(*id)).collect();
-            state.give_back(held.into_iter(), cleaned)
-        });
-        step.error
+    /// Gives back held queues whatever the policy says, and notes a change with it.
+    fn give_back(&self, which: impl Fn(QueueId) -> bool, after: impl FnOnce(&mut State)) -> Done {
+        self.shared.carry_out(&[], |state, _, cleaned| state.give_back(which, cleaned), after)
     }
 }
 
@@ -363,7 +359,7 @@ impl Drop for Scheduler {
         }
         // A guard that outlives the scheduler does nothing any more.
         self.shared.lock().closed = true;
-        if let Some(error) = self.give_back(&|_| true) {
+        if let Some(error) = self.give_back(|_| true, |_| {}).step.error {
             tracing::warn!(%error, "queues come back through the driver's watchdog instead");
         }
         let marked = std::mem::take(&mut self.shared.lock().marked);

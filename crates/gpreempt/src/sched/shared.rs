@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::driver::{Capabilities, Driver};
+use crate::driver::{Capabilities, Driver, Selector};
 use crate::error::{Error, Result};
 use crate::host::{Alarm, Host};
 use crate::monitor::{Claims, Window};
-use crate::queue::{GpuId, QueueId};
+use crate::queue::{GpuId, Pid, QueueId};
 use crate::sched::execute::Executor;
 use crate::sched::plan::Plan;
 use crate::sched::policy::Policy;
@@ -47,6 +47,21 @@ pub(super) struct Shared {
     pub(super) window: Window,
     /// The process that made it. In a forked child the locks may be held for ever and the thread is not there.
     pub(super) process: u32,
+}
+
+/// What a step did, and what went wrong for whom.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) step: Step,
+    errors: Vec<(Selector, Error)>,
+}
+
+impl Done {
+    /// Fails where something went wrong for this queue (None: for any of the process).
+    pub(super) fn result_of(self, pid: Pid, queue: Option<u32>) -> Result<()> {
+        let names = |it: &Selector| it.pid == pid && (queue.is_none() || it.queue.is_none() || it.queue == queue);
+        self.errors.into_iter().find(|(selector, _)| names(selector)).map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 /// Domains that a thread has claimed; dropping lets others in.
@@ -105,10 +120,10 @@ impl Shared {
     }
 
     /// Notes a change, then brings these domains (none = all) where the policy wants them.
-    pub(super) fn step(&self, keys: &[GpuId], change: impl FnOnce(&mut State, Duration)) -> Step {
+    pub(super) fn step(&self, keys: &[GpuId], change: impl FnOnce(&mut State, Duration)) -> Done {
         let mut state = self.lock();
         if state.closed {
-            return Step::default();
+            return Done::default();
         }
         change(&mut state, self.host.now());
         drop(state);
@@ -119,24 +134,27 @@ impl Shared {
     pub(super) fn tick(&self) -> Step {
         self.take_in();
         let keys = self.lock().due(self.host.now());
-        if keys.is_empty() { Step::default() } else { self.follow_policy(&keys) }
+        if keys.is_empty() { Step::default() } else { self.follow_policy(&keys).step }
     }
 
-    fn follow_policy(&self, keys: &[GpuId]) -> Step {
-        self.carry_out(keys, |state, keys, cleaned| {
+    fn follow_policy(&self, keys: &[GpuId]) -> Done {
+        let plan = |state: &mut State, keys: &[GpuId], cleaned: &BTreeSet<QueueId>| {
             if state.closed {
                 return Plan::default();
             }
             state.plan(self.policy.as_ref(), self.host.now(), keys, cleaned)
-        })
+        };
+        self.carry_out(keys, plan, |_| {})
     }
 
-    /// Claims domains (none = all), makes a plan for them and carries it out.
+    /// Claims domains (none = all), makes a plan for them and carries it out; `after` notes what that makes so, before
+    /// anybody else plans.
     pub(super) fn carry_out(
         &self,
         keys: &[GpuId],
         plan: impl FnOnce(&mut State, &[GpuId], &BTreeSet<QueueId>) -> Plan,
-    ) -> Step {
+        after: impl FnOnce(&mut State),
+    ) -> Done {
         let claim = self.claim_domains(keys);
         // May wait for a monitor, so neither under the lock; and read last, for claiming may have waited, too.
         self.agree_on_online();
@@ -151,13 +169,14 @@ impl Shared {
         }
         let window = state.claim(&plan.unmap);
         if plan.is_empty() {
+            after(&mut state);
             // Queues that are left to a monitor end their claim without a call.
             let released = state.release_claims(&claim.keys);
             drop(state);
             if !released.is_empty() {
                 self.window.release(&released);
             }
-            return Step { error: panicked, ..Step::default() };
+            return Done { step: Step { error: panicked, ..Step::default() }, errors: Vec::new() };
         }
         drop(state);
         if !window.is_empty() {
@@ -170,20 +189,16 @@ impl Shared {
             grace: self.grace,
             traced: self.recorder.is_some(),
         };
-        let released = plan.release_new.clone();
         let done = executor.run(plan);
 
         let mut state = self.lock();
-        for pid in released {
-            if let Some(process) = state.processes.get_mut(&pid) {
-                process.hold_new = false;
-            }
-        }
+        state.released(&done.released, done.end);
         let outcome = state.apply(done.verdicts, done.begin, done.end);
-        let error = panicked.or(done.error).or(outcome.error);
+        let error = panicked.or_else(|| outcome.errors.first().map(|(_, error)| error.clone()));
         if let Some(error) = &error {
             state.first_error.get_or_insert_with(|| error.clone());
         }
+        after(&mut state);
         let mut records = done.records;
         if self.recorder.is_some() {
             records.extend(self.observe(&state, done.begin, done.end));
@@ -195,13 +210,14 @@ impl Shared {
         }
         drop(claim);
         self.publish(&records);
-        Step {
+        let step = Step {
             unmapped: outcome.unmapped,
             remapped: outcome.remapped,
             rounds: done.rounds,
             elapsed: done.end.saturating_sub(done.begin),
             error,
-        }
+        };
+        Done { step, errors: outcome.errors }
     }
 
     fn observe(&self, state: &State, begin: Duration, end: Duration) -> Vec<Record> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
 use crate::sched::domain::Domain;
+use crate::sched::plan::Item;
+use crate::sched::policy::OfflineQueue;
 use crate::sched::scheduler::Scope;
 
 /// A registered process.
@@ -37,6 +39,8 @@ pub(super) struct Rules {
     pub(super) beat: Option<Duration>,
     /// Most offline queues that a node maps at once.
     pub(super) cap: Option<u32>,
+    /// The driver maps queues by itself whose holds are not renewed.
+    pub(super) watchdog: bool,
     /// The driver can hold new queues at birth.
     pub(super) hold_new: bool,
     /// New queues always start held (the policy says so).
@@ -200,6 +204,9 @@ impl State {
 
     /// Another hand (the watchdog, another tool) changed a queue.
     pub(super) fn correct(&mut self, queue: QueueId, held: bool, now: Duration) {
+        if let Some(aside) = self.aside.get_mut(&queue) {
+            aside.held = held;
+        }
         let Some(key) = self.home(queue) else { return };
         let domain = self.domain(key, now);
         if domain.get(queue).is_some_and(|queue| queue.held != held) {
@@ -209,27 +216,39 @@ impl State {
         }
     }
 
-    /// Sets a node's queues aside: nothing will touch them.
-    pub(super) fn trip(&mut self, gpu: GpuId, now: Duration) {
-        self.tripped.insert(gpu);
+    /// Sets the queues of an entry's node aside, or those of the entry where the node is not known: nothing will touch
+    /// them.
+    pub(super) fn trip(&mut self, item: &Item, now: Duration) {
+        if item.gpu != GpuId::ALL {
+            self.tripped.insert(item.gpu);
+        }
         for domain in self.domains.values_mut() {
-            let queues: Vec<_> = domain.offline().iter().filter(|queue| queue.gpu == gpu).copied().collect();
+            let named = |queue: &&OfflineQueue| {
+                queue.gpu == item.gpu && (item.gpu != GpuId::ALL || item.queues.contains(&queue.id))
+            };
+            let queues: Vec<_> = domain.offline().iter().filter(named).copied().collect();
             for queue in queues {
                 domain.remove(queue.id, now);
                 self.home.remove(&queue.id);
-                self.aside.insert(queue.id, Aside { gpu, held: queue.held });
+                self.aside.insert(queue.id, Aside { gpu: queue.gpu, held: queue.held });
             }
         }
     }
 
-    /// Takes a node's queues back into the books.
+    /// Nodes that are left alone; [`GpuId::ALL`] for queues whose node is not known.
+    pub(super) fn left_alone(&self) -> BTreeSet<GpuId> {
+        self.tripped.iter().copied().chain(self.aside.values().map(|aside| aside.gpu)).collect()
+    }
+
+    /// Takes a node's queues (or all that are set aside) back into the books.
     pub(super) fn readmit(&mut self, gpu: GpuId, now: Duration) {
-        self.tripped.remove(&gpu);
-        let (back, aside) = std::mem::take(&mut self.aside).into_iter().partition(|(_, aside)| aside.gpu == gpu);
+        self.tripped.retain(|tripped| gpu != GpuId::ALL && *tripped != gpu);
+        let comes = |aside: &Aside| gpu == GpuId::ALL || aside.gpu == gpu;
+        let (back, aside): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.aside).into_iter().partition(|(_, aside)| comes(aside));
         self.aside = aside;
-        let back: BTreeMap<QueueId, Aside> = back;
         for (queue, aside) in back {
-            self.insert(queue, gpu, aside.held, now);
+            self.insert(queue, aside.gpu, aside.held, now);
         }
     }
 

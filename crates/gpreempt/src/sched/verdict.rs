@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::Error;
-use crate::queue::{GpuId, QueueId};
+use crate::driver::Selector;
+use crate::error::{Error, Result};
+use crate::queue::{GpuId, Pid, QueueId};
 use crate::sched::plan::Item;
 use crate::sched::state::State;
 
@@ -20,7 +21,7 @@ pub(super) struct Verdict {
     pub(super) hold: bool,
     pub(super) errno: Option<Errno>,
     /// The call failed as a whole, so the errno says nothing of this entry.
-    pub(super) not_tried: bool,
+    pub(super) failure: Option<Error>,
     /// Queues in the wanted state.
     pub(super) queues: u32,
 }
@@ -30,7 +31,8 @@ pub(super) struct Verdict {
 pub(super) struct Outcome {
     pub(super) unmapped: u32,
     pub(super) remapped: u32,
-    pub(super) error: Option<Error>,
+    /// What went wrong for which entry.
+    pub(super) errors: Vec<(Selector, Error)>,
 }
 
 impl State {
@@ -50,6 +52,20 @@ impl State {
         outcome
     }
 
+    /// Takes note of whose new queues need not start held any more.
+    pub(super) fn released(&mut self, processes: &[(Pid, Result<()>)], end: Duration) {
+        for (pid, result) in processes {
+            let errno = result.as_ref().err().map(Error::errno);
+            if matches!(errno, None | Some(Errno::ESRCH | Errno::EBADF)) {
+                if let Some(process) = self.processes.get_mut(pid) {
+                    process.hold_new = false;
+                }
+            } else {
+                self.retry_at = Some(end + RETRY);
+            }
+        }
+    }
+
     fn apply_one(&mut self, verdict: &Verdict, begin: Duration, end: Duration, outcome: &mut Outcome) {
         if verdict.hold && verdict.errno.is_some() {
             let key = self.key(verdict.item.gpu);
@@ -57,7 +73,8 @@ impl State {
                 verdict.item.queues.iter().for_each(|queue| domain.put_off(*queue, end + RETRY));
             }
         }
-        if verdict.not_tried {
+        if let Some(failure) = &verdict.failure {
+            outcome.errors.push((verdict.item.selector, failure.clone()));
             // A dead lease holds nothing.
             if verdict.errno == Some(Errno::EBADF) {
                 self.settle(&verdict.item, false, begin, end, outcome);
@@ -73,6 +90,8 @@ impl State {
             // The driver calls a queue that vanished unmapped, and so do we.
             Some(Errno::ENOENT) if one => return self.gone(&verdict.item.queues, end),
             Some(Errno::ESRCH) => return self.remove_process(verdict.item.selector.pid, end),
+            // Without a watchdog only a remap that succeeds brings it back.
+            Some(Errno::ETIME | Errno::EIO) if !verdict.hold && !self.rules.watchdog => None,
             // The mark is made before the round fails.
             Some(Errno::ETIME | Errno::EIO) => Some(verdict.hold),
             Some(Errno::EACCES) if one => None,
@@ -90,11 +109,11 @@ impl State {
         let error = Error::of_driver(operation, errno).on(verdict.item.selector);
         let error = match errno {
             Errno::ETIME | Errno::EIO => {
+                self.trip(&verdict.item, end);
                 let GpuId(id) = verdict.item.gpu;
-                self.trip(GpuId(id), end);
-                error.remedy(format!(
-                    "GPU {id} is left alone: when its reset is over, call the scheduler's readmit({id})"
-                ))
+                let left = if verdict.item.gpu == GpuId::ALL { "it".to_owned() } else { format!("GPU {id}") };
+                error
+                    .remedy(format!("{left} is left alone: when its reset is over, call the scheduler's readmit({id})"))
             }
             Errno::EACCES if one => {
                 self.gone(&verdict.item.queues, end);
@@ -106,7 +125,7 @@ impl State {
             self.retry_at = Some(end + RETRY);
         }
         tracing::warn!(%error, "a queue could not be moved");
-        outcome.error.get_or_insert(error);
+        outcome.errors.push((verdict.item.selector, error));
     }
 
     fn settle(&mut self, item: &Item, held: bool, begin: Duration, end: Duration, outcome: &mut Outcome) {
@@ -114,6 +133,8 @@ impl State {
         for queue in &item.queues {
             if let Some(flag) = self.online.get_mut(queue) {
                 *flag = held;
+            } else if let Some(aside) = self.aside.get_mut(queue) {
+                aside.held = held;
             } else if let Some(domain) = self.domains.get_mut(&key)
                 && domain.set_held(*queue, held, begin, end)
             {
@@ -122,7 +143,7 @@ impl State {
         }
     }
 
-    fn gone(&mut self, queues: &[QueueId], now: Duration) {
+    pub(super) fn gone(&mut self, queues: &[QueueId], now: Duration) {
         for queue in queues {
             self.remove(*queue, now);
             self.online.remove(queue);

@@ -61,6 +61,10 @@ pub struct Machine {
     pub calls: Vec<Call>,
     /// Every batch on this node fails with this errno after its marks are made.
     pub broken: BTreeMap<GpuId, Errno>,
+    /// Holds last until they end.
+    pub no_watchdog: bool,
+    /// The next change of a policy fails with this errno.
+    pub fail_policy: Option<Errno>,
     /// The next call fails as a whole.
     pub fail_next: Option<Errno>,
     /// Called in the middle of every batch.
@@ -156,7 +160,10 @@ impl Machine {
         for queue in self.queues.values_mut().filter(|queue| !queue.held && !queue.throttled) {
             queue.ran += time;
         }
-        let expired = self.queues.iter().filter(|(_, queue)| queue.held && queue.renewed + MAX_HOLD <= self.now);
+        let expired = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.held && queue.renewed + MAX_HOLD <= self.now && !self.no_watchdog);
         let expired: Vec<_> = expired.map(|(id, queue)| (*id, queue.gpu)).collect();
         for (id, gpu) in expired {
             self.queues.get_mut(&id).unwrap().held = false;
@@ -392,7 +399,7 @@ impl Driver for Fake {
         Capabilities::all() - self.without
     }
     fn max_hold(&self) -> Option<Duration> {
-        Some(MAX_HOLD)
+        (!self.machine().no_watchdog).then_some(MAX_HOLD)
     }
     fn attach(&self, pid: Pid) -> Result<u32> {
         let mut machine = self.machine();
@@ -426,6 +433,9 @@ impl Driver for Fake {
     }
     fn set_policy(&self, selector: Selector, set: PolicyFlags, clear: PolicyFlags) -> Result<PolicyFlags> {
         let mut machine = self.machine();
+        if let Some(errno) = machine.fail_policy.take() {
+            return Err(Error::new("setting a policy", errno));
+        }
         let mut policy = PolicyFlags::empty();
         if selector.queue.is_none() {
             let target = machine.targets.entry(selector.pid).or_default();
