@@ -19,7 +19,8 @@ pub(crate) struct State {
     next: u64,
     windows: BTreeMap<u64, BTreeSet<Name>>,
     online: BTreeMap<QueueId, Option<Duration>>,
-    cleaned: BTreeSet<QueueId>,
+    /// By monitor.
+    cleaned: BTreeMap<u64, BTreeSet<QueueId>>,
 }
 
 /// What a selector names, whatever is to be done to it.
@@ -39,8 +40,7 @@ impl Claims {
     /// mapping again: the monitor then never maps them in between. Waits for a batch of the monitor that is under way.
     pub fn window(self: &Arc<Claims>, selectors: &[Selector]) -> Window {
         let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
+        let id = state.next_id();
         state.windows.insert(id, selectors.iter().map(name).collect());
         Window { claims: Arc::clone(self), id, process: std::process::id() }
     }
@@ -69,7 +69,7 @@ impl Claims {
     /// Queues that the monitor holds because they were idle. Who closes a window leaves these out of what it maps: the
     /// monitor maps them when they have work.
     pub fn cleaned(&self) -> BTreeSet<QueueId> {
-        self.lock().cleaned.clone()
+        self.lock().cleaned.values().flatten().copied().collect()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,8 +99,19 @@ impl State {
         self.online.get(&queue).is_some_and(|of| of.is_none() || started.is_none() || *of == started)
     }
 
-    pub(crate) fn set_cleaned(&mut self, queues: impl IntoIterator<Item = QueueId>) {
-        self.cleaned = queues.into_iter().collect();
+    /// A number that names one window or monitor.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// What one monitor holds.
+    pub(crate) fn set_cleaned(&mut self, monitor: u64, queues: impl IntoIterator<Item = QueueId>) {
+        self.cleaned.insert(monitor, queues.into_iter().collect());
+    }
+
+    pub(crate) fn end_cleaned(&mut self, monitor: u64) {
+        self.cleaned.remove(&monitor);
     }
 }
 
@@ -187,6 +198,20 @@ mod tests {
         second.release(&selectors[..1]);
         assert!(!claims.lock().in_window(queue(3), GPU));
         assert!(claims.lock().in_window(queue(4), GPU));
+    }
+
+    #[test]
+    fn each_monitor_has_its_own_idle_queues() {
+        let claims = Claims::new();
+        let first = claims.lock().next_id();
+        let second = claims.lock().next_id();
+        claims.lock().set_cleaned(first, [queue(3)]);
+        claims.lock().set_cleaned(second, []);
+        assert_eq!(claims.cleaned(), BTreeSet::from([queue(3)]));
+        claims.lock().end_cleaned(second);
+        assert_eq!(claims.cleaned(), BTreeSet::from([queue(3)]));
+        claims.lock().end_cleaned(first);
+        assert_eq!(claims.cleaned(), BTreeSet::new());
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl HqdMonitor {
         }
         let thread = lock(&self.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the HQD monitor's thread panicked; the driver's watchdog maps what it held");
+            tracing::error!("the HQD monitor's thread panicked");
         }
     }
 
@@ -306,6 +306,5 @@ impl Worker {
             // A late tick is not made up for.
             tick = (tick + self.interval).max(host.now());
         }
-        self.engine.restore();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub(super) struct Engine {
     pub(super) host: Arc<dyn Host>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) claims: Arc<Claims>,
+    /// Names this monitor in the claims.
+    id: u64,
     pub(super) rule: Rule,
     pub(super) watch: Watch,
     idle: Idle,
@@ -84,8 +87,9 @@ impl Engine {
         rule: Rule,
         watch: Watch,
     ) -> Engine {
+        let id = claims.lock().next_id();
         let (idle, pending) = (Idle::default(), MonitorReport::default());
-        Engine { host, driver, claims, rule, watch, idle, gpus: Vec::new(), generation: None, pending }
+        Engine { host, driver, claims, id, rule, watch, idle, gpus: Vec::new(), generation: None, pending }
     }
 
     /// Whether there are holds to renew.
@@ -149,7 +153,7 @@ impl Engine {
             self.idle.plan(&self.rule, &look)
         };
         if plan.is_empty() {
-            self.claims.lock().set_cleaned(self.idle.held().map(|(queue, _)| queue));
+            self.claims.lock().set_cleaned(self.id, self.idle.held().map(|(queue, _)| queue));
             return Ok(());
         }
         let plan = self.without_waves(plan);
@@ -247,7 +251,7 @@ impl Engine {
                 }
             }
         }
-        claims.set_cleaned(self.idle.held().map(|(queue, _)| queue));
+        claims.set_cleaned(self.id, self.idle.held().map(|(queue, _)| queue));
     }
 
     fn book_unmapped(&mut self, leaving: &[Leaving], outcomes: &[Outcome]) {
@@ -292,9 +296,10 @@ impl Engine {
     }
 
     /// Maps everything that was unmapped here and that no online window holds now; who closes that window maps the rest.
-    pub(super) fn restore(&mut self) {
+    fn restore(&mut self) {
         let claims = Arc::clone(&self.claims);
         let mut claims = claims.lock();
+        claims.end_cleaned(self.id);
         let free = self.idle.held().filter(|&(queue, gpu)| !claims.in_window(queue, gpu));
         let queues: Vec<QueueId> = free.map(|(queue, _)| queue).collect();
         for queues in queues.chunks(MOST) {
@@ -304,7 +309,6 @@ impl Engine {
             }
         }
         self.idle = Idle::default();
-        claims.set_cleaned([]);
     }
 
     fn checked(&mut self, batch: Result<Batch>) -> Option<Batch> {
@@ -320,6 +324,16 @@ impl Engine {
     fn report_error(&mut self, error: Error) {
         tracing::warn!("{error}");
         self.pending.errors.push(error);
+    }
+}
+
+/// However a monitor ends: else windows would leave its queues to somebody who no longer is.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // What made the thread panic may do so again, which while unwinding would end the program.
+        if catch_unwind(AssertUnwindSafe(|| self.restore())).is_err() {
+            tracing::error!("mapping what the HQD monitor held panicked; the driver's watchdog maps it");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine against a driver that does and answers what a test wants, also what no simulated machine comes to.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::driver::{Event, Tier};
@@ -26,6 +26,8 @@ struct World {
     queues: BTreeMap<QueueId, QueueStatus>,
     /// What happens between a look at a queue and the unmap.
     work_arrives: bool,
+    /// What a broken driver does in its next batch.
+    panics: u32,
     /// Opens an online window while waves are counted, between decision and deed.
     window_opens: Option<Arc<Claims>>,
     window: Option<Window>,
@@ -40,7 +42,7 @@ struct Fake(Mutex<World>);
 
 impl Fake {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,6 +125,10 @@ impl World {
     fn batch(&mut self, call: &'static str, unmap: &[Selector], remap: &[Selector]) -> Result<Batch> {
         assert!(unmap.len() + remap.len() <= 1024, "the kernel takes no more in one call");
         self.calls.push((call, unmap.len() + remap.len()));
+        if self.panics > 0 {
+            self.panics -= 1;
+            panic!("a driver that is broken");
+        }
         let mut outcomes = self.name(unmap, true);
         outcomes.extend(self.name(remap, false));
         Ok(Batch { outcomes, ..Batch::default() })
@@ -391,4 +397,23 @@ fn stopping_leaves_what_an_online_window_holds_to_its_owner() {
     assert_eq!(scene.held(), 1);
     assert!(scene.claims.cleaned().is_empty(), "so the owner maps it at the window's end");
     drop(window);
+}
+
+#[test]
+fn a_monitor_that_panics_leaves_nothing_unmapped_and_claims_nothing() {
+    // Once: the monitor's batch; twice: what it does about it, too.
+    for (panics, held) in [(1, 0), (2, 1)] {
+        let mut scene = Scene::new(1);
+        scene.look();
+        scene.look();
+        assert_eq!((scene.held(), scene.claims.cleaned().len()), (1, 1));
+        scene.set(0, |status| status.pointers = Some((8, 16)));
+        scene.fake.world().panics = panics;
+        let Scene { fake, claims, mut engine } = scene;
+        let thread = std::thread::spawn(move || engine.look(Duration::from_secs(2)));
+        assert!(thread.join().is_err());
+        assert_eq!(claims.cleaned().len(), 0, "or a window would leave the queue to a monitor that no longer is");
+        let preempted = |status: &&QueueStatus| status.state.contains(QueueState::PREEMPTED);
+        assert_eq!(fake.world().queues.values().filter(preempted).count(), held);
+    }
 }
