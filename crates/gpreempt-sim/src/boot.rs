@@ -1,11 +1,12 @@
 //! How a machine comes up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nix::errno::Errno;
 
-use crate::config::{CALLER_IN_A_NAMESPACE, Config, ConfigError, Hardware};
+use crate::config::{CALLER_IN_A_NAMESPACE, Config, ConfigError, FaultKind, Hardware, Scenario};
 use crate::file::Files;
+use crate::guest::FIRST_PID;
 use crate::guest::QUEUES_PER_NODE;
 use crate::hw::hiq::Hiq;
 use crate::hw::pool::Pool;
@@ -25,7 +26,8 @@ const FIRST_MQD: u64 = 0x7fff_0000_0000;
 
 impl World {
     /// A machine whose guests have been running for a while.
-    pub(crate) fn boot(config: Config) -> Result<World, ConfigError> {
+    pub(crate) fn boot(mut config: Config) -> Result<World, ConfigError> {
+        keep_off(config.caller.pid, &mut config.scenario);
         let (model, topology) = match &config.hardware {
             Hardware::Model { model, gpus, partition } => (model, Topology::from_model(model, *gpus, *partition)?),
             Hardware::Tree { path, model } => (model, Topology::load(path, model)?),
@@ -132,6 +134,28 @@ fn refusal(errno: Errno) -> String {
             format!("a process has at most {MAX_QUEUE_IDS} queues, and a GPU node those of its SDMA engines (ENOMEM)")
         }
         _ => errno.desc().to_owned(),
+    }
+}
+
+/// Gives a guest that has the caller's pid another one: who wrote the scenario could not know it.
+fn keep_off(caller: u32, scenario: &mut Scenario) {
+    let wanted: BTreeSet<u32> = scenario.processes.iter().map(|process| process.pid).collect();
+    let mut free = (FIRST_PID..).filter(|pid| *pid != caller && !wanted.contains(pid));
+    let guests = scenario.processes.iter_mut().filter(|process| !process.caller && process.pid == caller);
+    for (guest, other) in guests.zip(&mut free) {
+        guest.pid = other;
+        for fault in &mut scenario.faults {
+            match &mut fault.kind {
+                FaultKind::QueueReset { pid, .. }
+                | FaultKind::QueueDestroyed { pid, .. }
+                | FaultKind::ProcessGone { pid }
+                    if *pid == caller =>
+                {
+                    *pid = other;
+                }
+                _ => {}
+            }
+        }
     }
 }
 

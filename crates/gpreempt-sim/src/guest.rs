@@ -22,7 +22,7 @@ use crate::timeline::Event;
 use crate::world::World;
 
 /// First pid that the machine chooses.
-const FIRST_PID: u32 = 4000;
+pub(crate) const FIRST_PID: u32 = 4000;
 /// Queues of one node over all processes (`max_num_of_queues_per_device`).
 pub(crate) const QUEUES_PER_NODE: usize = 4096;
 /// Doorbells in the slice of one process.

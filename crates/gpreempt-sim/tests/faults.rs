@@ -271,3 +271,17 @@ fn a_fault_strikes_at_its_time() {
     let told = format!("3 1 \n9 {} -{ME} {gpuid:x} 3\n4 1 \n", 50 * MS);
     assert_eq!(std::str::from_utf8(&bytes[..count]), Ok(told.as_str()));
 }
+
+#[test]
+fn a_guest_that_has_the_pid_of_the_caller_gets_another_one_and_its_faults_with_it() {
+    // 4000 is the first pid that the machine would choose.
+    let guests = vec![guest(ME, vec![queues(2, busy())]), guest(4000, vec![queues(1, busy())])];
+    let fault = FaultKind::QueueDestroyed { pid: ME, queue: 1 };
+    let machine = Machine::boot(with_fault(config(guests), FaultPoint::Time(MS), fault)).unwrap();
+    assert_eq!(machine.executed(ME, 0), Err(Errno::ENOENT), "the number is the caller's");
+    assert_eq!(machine.executed(4000, 0), Ok(0));
+    assert_eq!(machine.executed(4001, 1), Ok(0));
+    pass(&machine, 10 * MS);
+    assert_eq!(machine.executed(4001, 1), Err(Errno::ENOENT), "the fault follows its guest");
+    assert!(machine.executed(4001, 0).unwrap() > 0);
+}

@@ -150,7 +150,7 @@ impl SessionBuilder {
             }
             None => (Hardware::Model { model, gpus: SIM_GPUS, partition: Partition::Spx }, SIM_GPUS),
         };
-        let mut scenario = match &self.sim_scenario {
+        let scenario = match &self.sim_scenario {
             _ if self.sim_empty => Scenario::empty(),
             None => Scenario::builtin_default(nodes),
             Some(name) => Scenario::named(&name.to_string_lossy(), nodes)?,
@@ -158,10 +158,6 @@ impl SessionBuilder {
         let os = OsHost::new();
         let name = os.read_text("/proc/self/comm").unwrap_or_default();
         let me = os.identity();
-        for guest in scenario.processes.iter_mut().filter(|guest| guest.pid == me.pid) {
-            // The number is this process's; the machine chooses another.
-            guest.pid = 0;
-        }
         Ok(Config {
             hardware,
             cost: CostModel::named(self.sim_cost_model.as_deref().unwrap_or("design"))?,
