@@ -4,6 +4,7 @@
 //! ([`sim::SimHost`]).
 
 mod alarm;
+mod background;
 mod file;
 pub mod os;
 pub mod sim;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub use alarm::{Alarm, Wake};
+pub(crate) use background::spawn_background;
 pub use file::OwnedFile;
 
 use crate::queue::Pid;

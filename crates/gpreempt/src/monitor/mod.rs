@@ -17,7 +17,6 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
 
 pub use blame::{SlotHolder, blame, blame_stock};
 pub use claims::{Claims, Window};
@@ -26,7 +25,7 @@ pub use watch::{Alert, AlertKind, NodeStatus};
 
 use crate::driver::{Capabilities, Driver};
 use crate::error::{Error, Result};
-use crate::host::{Alarm, Host, Wake};
+use crate::host::{Alarm, Host, Wake, spawn_background};
 use crate::queue::HqdStatus;
 
 use engine::Engine;
@@ -184,19 +183,10 @@ impl HqdMonitor {
         let alarm = Alarm::new();
         engine.host.enlist(&alarm);
         let worker = Worker { engine, interval, callbacks, latest: Arc::clone(&latest), alarm: Arc::clone(&alarm) };
-        let fail = |errno| Error::new("starting the HQD monitor's thread", errno);
-        // A thread inherits the mask, so the program's signals land on the program's threads.
-        let mut previous = SigSet::empty();
-        nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut previous))
-            .map_err(fail)?;
-        let spawned = thread::Builder::new().name("gpreempt-monitor".to_owned()).spawn(move || worker.run(&first));
-        let restored = previous.thread_set_mask();
-        let thread = spawned.map_err(|error| fail(error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw)))?;
+        let thread = spawn_background("gpreempt-monitor", move || worker.run(&first))
+            .map_err(|errno| Error::new("starting the HQD monitor's thread", errno))?;
         let process = std::process::id();
-        let monitor =
-            HqdMonitor { latest, alarm, process, thread_id: thread.thread().id(), thread: Mutex::new(Some(thread)) };
-        restored.map_err(fail)?;
-        Ok(monitor)
+        Ok(HqdMonitor { latest, alarm, process, thread_id: thread.thread().id(), thread: Mutex::new(Some(thread)) })
     }
 
     /// Slots of all nodes together at the last tick.

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
-
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::host::spawn_background;
 use crate::sched::shared::Shared;
 
 /// Ticks until dropped.
@@ -23,11 +21,7 @@ impl Ticker {
         let stop = Arc::new(AtomicBool::new(false));
         let (seen, of_thread) = (stop.clone(), shared.clone());
         shared.host.enlist(&shared.alarm);
-        let fail = |errno| Error::new("starting the scheduler's thread", errno);
-        // A thread inherits the mask, so the program's signals land on the program's threads.
-        let mut previous = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut previous)).map_err(fail)?;
-        let spawned = Builder::new().name("gpreempt-scheduler".to_owned()).spawn(move || {
+        let thread = spawn_background("gpreempt-scheduler", move || {
             while !seen.load(Ordering::Acquire) {
                 of_thread.tick();
                 let deadline = {
@@ -39,12 +33,9 @@ impl Ticker {
                 of_thread.host.park(&of_thread.alarm, deadline);
                 of_thread.lock().asleep_until = None;
             }
-        });
-        let restored = previous.thread_set_mask();
-        let thread = spawned.map_err(|error| fail(error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw)))?;
-        let ticker = Ticker { shared, stop, thread: Some(thread) };
-        restored.map_err(fail)?;
-        Ok(ticker)
+        })
+        .map_err(|errno| Error::new("starting the scheduler's thread", errno))?;
+        Ok(Ticker { shared, stop, thread: Some(thread) })
     }
 }
 
