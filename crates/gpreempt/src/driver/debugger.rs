@@ -70,7 +70,7 @@ impl DebuggerDriver {
     /// # Errors
     /// ENODEV without amdkfd; EPERM where the user may not open `/dev/kfd`.
     pub fn open(host: Arc<dyn Host>, calls: Calls) -> Result<DebuggerDriver> {
-        let vm_guard = VmGuard::new(host.as_ref()).map_err(|errno| Error::new(OPENING, errno).on("the topology"))?;
+        let vm_guard = VmGuard::new(host.as_ref())?;
         DebuggerDriver::with_guard(host, calls, Some(vm_guard))
     }
 
@@ -335,7 +335,7 @@ impl DebuggerDriver {
         if grace.is_zero() {
             return (DEFAULT_GRACE, Duration::ZERO);
         }
-        let clock = *self.grace.get_or_init(|| Grace::of(self.host.as_ref(), GRACE_MAX));
+        let clock = Grace::of(&self.grace, self.host.as_ref(), GRACE_MAX);
         let units = clock.units(grace);
         (units, clock.duration(units))
     }

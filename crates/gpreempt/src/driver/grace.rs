@@ -1,8 +1,9 @@
 //! Grace periods: the hardware counts them in units of 1000 clocks of the GPU.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::topology::gpu_nodes;
+use crate::discover::sysfs;
 use crate::host::Host;
 
 /// Converts durations to the units of one machine.
@@ -15,10 +16,15 @@ pub(super) struct Grace {
 }
 
 impl Grace {
-    /// As the topology says.
-    pub(super) fn of(host: &dyn Host, max: u32) -> Grace {
-        let nodes = gpu_nodes(host).unwrap_or_default();
-        Grace { mhz: nodes.iter().map(|node| node.engine_mhz).max().unwrap_or(0), max }
+    /// As the topology says; read until it says something, then kept.
+    pub(super) fn of(kept: &OnceLock<Grace>, host: &dyn Host, max: u32) -> Grace {
+        if let Some(grace) = kept.get() {
+            return *grace;
+        }
+        let nodes = sysfs::nodes(host).unwrap_or_default();
+        let mhz = nodes.iter().map(|node| node.max_engine_clk_fcompute).max().unwrap_or(0);
+        let grace = Grace { mhz, max };
+        if mhz == 0 { grace } else { *kept.get_or_init(|| grace) }
     }
 
     /// Units for at least `grace`, but no more than the hardware can count; 0, the driver's default, for zero.
@@ -37,6 +43,7 @@ impl Grace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::os::OsHost;
 
     const MI308X: Grace = Grace { mhz: 1420, max: 255 };
 
@@ -46,6 +53,21 @@ mod tests {
         assert_eq!(MI308X.units(Duration::from_micros(100)), 142);
         assert_eq!(MI308X.units(Duration::from_nanos(100_001)), 143);
         assert!(MI308X.duration(143) >= Duration::from_nanos(100_001));
+    }
+
+    #[test]
+    fn a_clock_that_could_not_be_read_is_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let host = OsHost::with_root(root.path());
+        let kept = OnceLock::new();
+        assert_eq!(Grace::of(&kept, &host, 255).mhz, 0);
+        let node = root.path().join("sys/class/kfd/kfd/topology/nodes/1");
+        std::fs::create_dir_all(&node).unwrap();
+        std::fs::write(node.join("gpu_id"), "7\n").unwrap();
+        std::fs::write(node.join("properties"), "max_engine_clk_fcompute 1420\n").unwrap();
+        assert_eq!(Grace::of(&kept, &host, 255).mhz, 1420);
+        std::fs::remove_dir_all(&node).unwrap();
+        assert_eq!(Grace::of(&kept, &host, 255).mhz, 1420, "it does not change, so once is enough");
     }
 
     #[test]

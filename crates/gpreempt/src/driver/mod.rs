@@ -8,7 +8,6 @@ mod grace;
 pub mod patched;
 mod probe;
 mod targets;
-mod topology;
 mod vm_guard;
 
 use std::fmt;

@@ -161,7 +161,7 @@ impl PatchedDriver {
     }
 
     fn grace(&self) -> Grace {
-        *self.grace.get_or_init(|| Grace::of(self.host.as_ref(), self.lease.said.grace_max))
+        Grace::of(&self.grace, self.host.as_ref(), self.lease.said.grace_max)
     }
 
     fn grace_units(&self, operation: &'static str, grace: Duration) -> Result<u32> {

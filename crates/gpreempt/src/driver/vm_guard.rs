@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::host::{Host, SysResult};
+use crate::discover::sysfs;
+use crate::error::Result;
+use crate::host::Host;
 use crate::queue::{GpuId, Pid};
 
 /// Knows the order of the nodes.
@@ -16,8 +18,8 @@ pub(super) struct VmGuard {
 }
 
 impl VmGuard {
-    pub(super) fn new(host: &dyn Host) -> SysResult<VmGuard> {
-        let nodes = super::topology::gpu_nodes(host)?;
+    pub(super) fn new(host: &dyn Host) -> Result<VmGuard> {
+        let nodes = sysfs::nodes(host)?;
         Ok(VmGuard { order: nodes.into_iter().map(|node| node.gpu).collect() })
     }
 
