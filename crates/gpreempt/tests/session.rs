@@ -286,6 +286,9 @@ fn percentages_over_a_hundred_are_refused_and_reserving_needs_privilege() {
     let reserved = session.set_reservation(GpuId::ALL, 25, 50).unwrap();
     let total = session.status(GpuId::ALL).unwrap().total;
     assert_eq!((reserved.online_reserved, reserved.offline_max, reserved.nodes), (total / 4, total / 2, 1));
+    let unknown = session.set_reservation(GpuId(1), 25, 50).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+    assert!(unknown.to_string().contains("no such GPU"), "{unknown}");
 }
 
 #[test]

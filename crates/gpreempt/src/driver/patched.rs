@@ -25,18 +25,11 @@ use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueId, QueueState, Queu
 /// Queues that a status call has room for at first.
 const STATUS_ROOM: usize = 64;
 
+/// Bytes of an entry, which every batch command asks for.
+const ENTRY: u32 = size_of::<kfd_gpreempt_entry>() as u32;
+
 /// Events read at a time.
 const EVENT_ROOM: usize = 64;
-
-/// The three batch structs report alike.
-macro_rules! report {
-    ($batch:ident, $args:ident) => {
-        $batch.nodes = $args.num_nodes;
-        $batch.rounds = $args.num_rounds;
-        $batch.elapsed = Duration::from_nanos($args.elapsed_ns);
-        $batch.slowest_node = Duration::from_nanos($args.max_node_ns);
-    };
-}
 
 /// A lease on a patched KFD.
 #[derive(Debug)]
@@ -160,6 +153,38 @@ impl PatchedDriver {
         }
     }
 
+    /// What all batch commands share. `send` gets the grace period in the hardware's units, and the entries to unmap and
+    /// to map of the processes that can be reached; it fills in their results.
+    fn batch(
+        &self,
+        operation: &'static str,
+        unmap: &[Selector],
+        remap: &[Selector],
+        grace: Duration,
+        send: impl FnOnce(u32, &mut [kfd_gpreempt_entry], &mut [kfd_gpreempt_entry]) -> SysResult<Batch>,
+    ) -> Result<Batch> {
+        let count = unmap.len() + remap.len();
+        self.check_count(operation, count)?;
+        let units = self.grace_units(operation, grace)?;
+        let (mut entries, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        self.prepare(unmap, &mut entries, &mut outcomes);
+        let num_unmap = entries.len();
+        self.prepare(remap, &mut entries, &mut outcomes);
+        if entries.is_empty() {
+            return Ok(Batch { outcomes, ..Batch::default() });
+        }
+        let (out, back) = entries.split_at_mut(num_unmap);
+        let mut batch = send(units, out, back).map_err(|errno| Error::of_driver(operation, errno))?;
+        settle(&mut outcomes, &entries);
+        batch.outcomes = outcomes;
+        if units != 0 {
+            batch.grace = self.grace().duration(units);
+        }
+        let failed = batch.outcomes.iter().filter(|outcome| outcome.errno.is_some()).count();
+        debug!(queues = count, failed, rounds = batch.rounds, elapsed = ?batch.elapsed, "{operation}");
+        Ok(batch)
+    }
+
     fn grace(&self) -> Grace {
         Grace::of(&self.grace, self.host.as_ref(), self.lease.said.grace_max)
     }
@@ -245,6 +270,12 @@ fn entry(target: u32, selector: &Selector) -> kfd_gpreempt_entry {
     }
 }
 
+/// What a batch command reports of itself.
+fn report(nodes: u32, rounds: u32, elapsed_ns: u64, slowest_ns: u64) -> Batch {
+    let (elapsed, slowest_node) = (Duration::from_nanos(elapsed_ns), Duration::from_nanos(slowest_ns));
+    Batch { nodes, rounds, elapsed, slowest_node, ..Batch::default() }
+}
+
 /// Fills in what the kernel said of the entries that were sent.
 fn settle(outcomes: &mut [Outcome], entries: &[kfd_gpreempt_entry]) {
     let sent = outcomes.iter_mut().filter(|outcome| outcome.errno.is_none());
@@ -309,54 +340,25 @@ impl Driver for PatchedDriver {
 
     /// ioctl: `AMDKFD_IOC_BATCH_UNMAP_QUEUES`.
     fn unmap(&self, selectors: &[Selector], grace: Duration) -> Result<Batch> {
-        const OPERATION: &str = "unmapping queues";
-        self.check_count(OPERATION, selectors.len())?;
-        let units = self.grace_units(OPERATION, grace)?;
-        let mut entries = Vec::with_capacity(selectors.len());
-        let mut batch = Batch { outcomes: Vec::with_capacity(selectors.len()), ..Batch::default() };
-        self.prepare(selectors, &mut entries, &mut batch.outcomes);
-        if entries.is_empty() {
-            return Ok(batch);
-        }
-        let mut args = kfd_ioctl_batch_unmap_args {
-            num_entries: entries.len() as u32,
-            entry_size: size_of::<kfd_gpreempt_entry>() as u32,
-            grace_period: units,
-            ..Default::default()
-        };
-        let mut arrays = [array(offset_of!(kfd_ioctl_batch_unmap_args, entries_ptr), &mut entries)];
-        self.call(AMDKFD_IOC_BATCH_UNMAP_QUEUES, &mut args, &mut arrays)
-            .map_err(|errno| Error::of_driver(OPERATION, errno))?;
-        settle(&mut batch.outcomes, &entries);
-        report!(batch, args);
-        if units != 0 {
-            batch.grace = self.grace().duration(units);
-        }
-        debug!(queues = selectors.len(), failed = args.num_failed, rounds = batch.rounds, elapsed = ?batch.elapsed, "unmap");
-        Ok(batch)
+        self.batch("unmapping queues", selectors, &[], grace, |grace_period, out, _| {
+            let num_entries = out.len() as u32;
+            let mut args =
+                kfd_ioctl_batch_unmap_args { num_entries, entry_size: ENTRY, grace_period, ..Default::default() };
+            let mut arrays = [array(offset_of!(kfd_ioctl_batch_unmap_args, entries_ptr), out)];
+            self.call(AMDKFD_IOC_BATCH_UNMAP_QUEUES, &mut args, &mut arrays)?;
+            Ok(report(args.num_nodes, args.num_rounds, args.elapsed_ns, args.max_node_ns))
+        })
     }
 
     /// ioctl: `AMDKFD_IOC_FAST_REMAP`. Permissions: none.
     fn remap(&self, selectors: &[Selector]) -> Result<Batch> {
-        const OPERATION: &str = "mapping queues";
-        self.check_count(OPERATION, selectors.len())?;
-        let mut entries = Vec::with_capacity(selectors.len());
-        let mut batch = Batch { outcomes: Vec::with_capacity(selectors.len()), ..Batch::default() };
-        self.prepare(selectors, &mut entries, &mut batch.outcomes);
-        if entries.is_empty() {
-            return Ok(batch);
-        }
-        let mut args = kfd_ioctl_fast_remap_args {
-            num_entries: entries.len() as u32,
-            entry_size: size_of::<kfd_gpreempt_entry>() as u32,
-            ..Default::default()
-        };
-        let mut arrays = [array(offset_of!(kfd_ioctl_fast_remap_args, entries_ptr), &mut entries)];
-        self.call(AMDKFD_IOC_FAST_REMAP, &mut args, &mut arrays).map_err(|errno| Error::of_driver(OPERATION, errno))?;
-        settle(&mut batch.outcomes, &entries);
-        report!(batch, args);
-        debug!(queues = selectors.len(), failed = args.num_failed, rounds = batch.rounds, elapsed = ?batch.elapsed, "remap");
-        Ok(batch)
+        self.batch("mapping queues", &[], selectors, Duration::ZERO, |_, _, back| {
+            let num_entries = back.len() as u32;
+            let mut args = kfd_ioctl_fast_remap_args { num_entries, entry_size: ENTRY, ..Default::default() };
+            let mut arrays = [array(offset_of!(kfd_ioctl_fast_remap_args, entries_ptr), back)];
+            self.call(AMDKFD_IOC_FAST_REMAP, &mut args, &mut arrays)?;
+            Ok(report(args.num_nodes, args.num_rounds, args.elapsed_ns, args.max_node_ns))
+        })
     }
 
     /// ioctl: `AMDKFD_IOC_SWAP_QUEUES`.
@@ -367,37 +369,21 @@ impl Driver for PatchedDriver {
                 .because("this driver cannot unmap and map in one round")
                 .remedy("unmap first, then map"));
         }
-        self.check_count(OPERATION, unmap.len() + remap.len())?;
-        let units = self.grace_units(OPERATION, grace)?;
-        let mut entries = Vec::with_capacity(unmap.len() + remap.len());
-        let mut batch = Batch { outcomes: Vec::with_capacity(unmap.len() + remap.len()), ..Batch::default() };
-        self.prepare(unmap, &mut entries, &mut batch.outcomes);
-        let num_unmap = entries.len();
-        self.prepare(remap, &mut entries, &mut batch.outcomes);
-        if entries.is_empty() {
-            return Ok(batch);
-        }
-        let mut args = kfd_ioctl_swap_queues_args {
-            num_unmap: num_unmap as u32,
-            num_remap: (entries.len() - num_unmap) as u32,
-            entry_size: size_of::<kfd_gpreempt_entry>() as u32,
-            grace_period: units,
-            ..Default::default()
-        };
-        let (out, back) = entries.split_at_mut(num_unmap);
-        let mut arrays = [
-            array(offset_of!(kfd_ioctl_swap_queues_args, unmap_ptr), out),
-            array(offset_of!(kfd_ioctl_swap_queues_args, remap_ptr), back),
-        ];
-        self.call(AMDKFD_IOC_SWAP_QUEUES, &mut args, &mut arrays)
-            .map_err(|errno| Error::of_driver(OPERATION, errno))?;
-        settle(&mut batch.outcomes, &entries);
-        report!(batch, args);
-        if units != 0 {
-            batch.grace = self.grace().duration(units);
-        }
-        debug!(unmap = unmap.len(), remap = remap.len(), failed = args.num_failed, rounds = batch.rounds, "swap");
-        Ok(batch)
+        self.batch(OPERATION, unmap, remap, grace, |grace_period, out, back| {
+            let mut args = kfd_ioctl_swap_queues_args {
+                num_unmap: out.len() as u32,
+                num_remap: back.len() as u32,
+                entry_size: ENTRY,
+                grace_period,
+                ..Default::default()
+            };
+            let mut arrays = [
+                array(offset_of!(kfd_ioctl_swap_queues_args, unmap_ptr), out),
+                array(offset_of!(kfd_ioctl_swap_queues_args, remap_ptr), back),
+            ];
+            self.call(AMDKFD_IOC_SWAP_QUEUES, &mut args, &mut arrays)?;
+            Ok(report(args.num_nodes, args.num_rounds, args.elapsed_ns, args.max_node_ns))
+        })
     }
 
     /// ioctl: `AMDKFD_IOC_SET_QUEUE_POLICY`.
