@@ -284,7 +284,9 @@ class SmartQueueScheduler:
         return cast("Optional[GpreemptError]", self._scheduler.take_error())
 
     def tripped(self) -> list[int]:
-        """GPUs, by ``gpu_id``, that this scheduler leaves alone after a timeout or a reset, until :meth:`readmit`.
+        """GPUs, by ``gpu_id``, that this scheduler leaves alone after a timeout or a reset.
+
+        Each is touched again a second after its reset, or at :meth:`readmit`.
 
         Raises:
             BackendUnavailableError: after :meth:`cleanup`.

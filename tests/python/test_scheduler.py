@@ -125,7 +125,7 @@ def test_times_of_a_real_clock_are_not_called_modelled_alone(machine: Machine) -
         assert scheduler.report()["label"] == "modelled (cost model design), plus this machine's own time"
 
 
-def test_a_gpu_that_timed_out_is_left_alone_until_it_is_readmitted(machine: Machine) -> None:
+def test_a_gpu_that_timed_out_is_left_alone_until_its_reset_is_over(machine: Machine) -> None:
     machine.guests = (TRAINER, SECOND_TRAINER)
     machine.head = "preempt_timeout_ms = 1000"
     machine.faults.append("[[fault]]\nat = { round = 1 }\nwhat = { hws-timeout = { node = 0 } }\n")
@@ -136,15 +136,15 @@ def test_a_gpu_that_timed_out_is_left_alone_until_it_is_readmitted(machine: Mach
         with scheduler.online() as window:
             assert isinstance(window.error, gpreempt.PreemptTimeoutError)
             assert str(window.error).endswith(
-                f"the preemption timed out (ETIME); GPU {gpu} is left alone: when its reset is over, call the scheduler's"
-                f" readmit({gpu})"
+                f"the preemption timed out (ETIME); GPU {gpu} is left alone until its reset is over, or the scheduler's"
+                f" readmit({gpu}) is called"
             )
         assert scheduler.tripped() == [gpu]
-        session.sleep(60.0)
         with scheduler.online() as window:
             assert window.error is None and window.unmapped == 2
-        scheduler.readmit(gpu)
+        session.sleep(60.0)
         assert scheduler.tripped() == []
+        assert scheduler.readmit(gpu) == 0
         with scheduler.online() as window:
             # It is tried again; the reset took the queues that it had.
             assert isinstance(window.error, gpreempt.QueueResetError)

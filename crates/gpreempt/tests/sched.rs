@@ -416,8 +416,8 @@ fn after_a_timeout_the_node_is_left_alone_until_told() {
     assert_eq!(
         scheduler.take_error().unwrap().to_string(),
         format!(
-            "unmapping (all queues of pid 7 on {B}): the preemption timed out (ETIME); {B} is left alone: when its reset is over, call the \
-             scheduler's readmit({})",
+            "unmapping (all queues of pid 7 on {B}): the preemption timed out (ETIME); {B} is left alone until its reset is over, or \
+             the scheduler's readmit({}) is called",
             B.0
         )
     );

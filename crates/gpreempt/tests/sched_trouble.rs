@@ -2,13 +2,15 @@
 
 mod sched_fake;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::Duration;
 
 use gpreempt::driver::{Capabilities, Driver, Selector};
 use gpreempt::host::Host;
+use gpreempt::monitor::Claims;
 use gpreempt::sched::policy::{Decision, Policy, Setup, View, named};
 use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
+use gpreempt::trace::{Record, Recorder};
 use gpreempt::{GpuId, PolicyFlags};
 use nix::errno::Errno;
 
@@ -320,4 +322,162 @@ fn registering_fails_only_for_what_is_wrong_with_the_queue_itself() {
     assert_eq!(scheduler.take_error().unwrap().errno(), Errno::EPERM, "it is told all the same");
     fake.machine().fail_next = Some(Errno::ENOMEM);
     assert_eq!(scheduler.register_offline(q(7, 1), A).unwrap_err().errno(), Errno::ENOMEM);
+}
+
+#[test]
+fn a_queue_unregistered_from_a_whole_process_stays_out_of_it() {
+    let fake = Fake::with(&[7], 3, 1);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    scheduler.unregister(q(7, 1)).unwrap();
+    assert_eq!(fake.machine().policy(q(7, 1)), PolicyFlags::empty(), "its mark is cleared");
+    let online = scheduler.online();
+    assert_eq!(fake.machine().held(), [q(7, 0), q(7, 2)].into());
+    fake.machine().create(q(7, 5), A);
+    fake.machine().lose_events();
+    pass(&fake, &scheduler, ms(200));
+    assert_eq!(fake.machine().held(), [q(7, 0), q(7, 2), q(7, 5)].into(), "nor does a look at all queues catch it");
+    drop(online);
+    assert_eq!(scheduler.register_offline_process(7).unwrap(), 4);
+    let _online = scheduler.online();
+    assert_eq!(fake.machine().held().len(), 4, "until the process is registered again");
+}
+
+#[test]
+fn new_queues_of_a_process_with_an_online_queue_are_caught() {
+    for lost in [false, true] {
+        let fake = Fake::with(&[7], 2, 1);
+        let scheduler = builder(&fake, "unmap").build().unwrap();
+        scheduler.register_online(q(7, 0)).unwrap();
+        scheduler.register_offline_process(7).unwrap();
+        let online = scheduler.online();
+        fake.machine().create(q(7, 5), B);
+        if lost {
+            fake.machine().lose_events();
+        }
+        pass(&fake, &scheduler, ms(200));
+        assert_eq!(fake.machine().held(), [q(7, 1), q(7, 5)].into());
+        drop(online);
+        assert!(fake.machine().held().is_empty());
+    }
+}
+
+#[test]
+fn a_process_that_got_the_pid_of_another_is_not_taken_for_it() {
+    let fake = Fake::with(&[7], 2, 1);
+    fake.machine().reuse(7, ms(1));
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    let online = scheduler.online();
+    assert_eq!(fake.machine().held().len(), 2);
+    // It exits, and before anybody reads of that, another user of the driver attaches the next process with its pid.
+    let mut machine = fake.machine();
+    machine.exit(7);
+    machine.reuse(7, ms(2));
+    machine.create(q(7, 0), A);
+    machine.create(q(7, 1), A);
+    drop(machine);
+    fake.set_policy(Selector::process(7), PolicyFlags::PREEMPTIBLE, PolicyFlags::empty()).unwrap();
+    drop(online);
+    drop(scheduler.online());
+    assert_eq!(scheduler.offline(), []);
+    let calls = fake.machine().calls.clone();
+    let named = |selectors: &[Selector]| selectors.iter().all(|selector| selector.started == Some(ms(1)));
+    assert!(calls.iter().all(|call| matches!(call, Call::Unmap(it) | Call::Remap(it) if named(it))), "{calls:?}");
+}
+
+#[test]
+fn registering_a_pid_anew_forgets_what_was_said_of_its_last_process() {
+    let fake = Fake::with(&[7], 3, 1);
+    fake.machine().reuse(7, ms(1));
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    let mut machine = fake.machine();
+    machine.exit(7);
+    machine.reuse(7, ms(2));
+    machine.create(q(7, 0), A);
+    drop(machine);
+    assert_eq!(scheduler.register_offline_process(7).unwrap(), 1);
+    // Its exit is read only now, and is not that of the process that is registered.
+    scheduler.tick();
+    assert_eq!(scheduler.online().entered().unmapped, 1);
+}
+
+#[test]
+fn rotating_spares_what_others_keep_away() {
+    let fake = Fake::new();
+    for id in 0..30 {
+        fake.machine().create(q(7, id), A);
+    }
+    let claims = Claims::new();
+    let scheduler = builder(&fake, "reserve:online=10%,offline=80%").claims(claims.clone()).build().unwrap();
+    scheduler.register_offline_process(7).unwrap();
+    let window = claims.window(&[Selector::queue(q(7, 3))]);
+    fake.unmap(&[Selector::queue(q(7, 3))], Duration::ZERO).unwrap();
+    for _ in 0..20 {
+        pass(&fake, &scheduler, ms(100));
+        assert_eq!(fake.machine().held(), [q(7, 3)].into());
+    }
+    drop(window);
+}
+
+#[test]
+fn a_window_leaves_to_another_what_that_holds_too() {
+    let fake = Fake::with(&[7], 3, 1);
+    let claims = Claims::new();
+    let scheduler = builder(&fake, "unmap").claims(claims.clone()).build().unwrap();
+    scheduler.register_offline_process(7).unwrap();
+    let window = claims.window(&[Selector::queue(q(7, 1))]);
+    fake.unmap(&[Selector::queue(q(7, 1))], Duration::ZERO).unwrap();
+    drop(scheduler.online());
+    assert_eq!(fake.machine().held(), [q(7, 1)].into());
+    let online = scheduler.online();
+    drop(window);
+    drop(online);
+    assert!(fake.machine().held().is_empty(), "whoever lets go last maps it");
+}
+
+/// Ticks the scheduler from within the recorder.
+#[derive(Debug, Default)]
+struct Ticks(Mutex<Weak<Scheduler>>);
+
+impl Recorder for Ticks {
+    fn record(&self, _: &Record) {
+        if let Some(scheduler) = self.0.lock().unwrap().upgrade() {
+            scheduler.tick();
+        }
+    }
+}
+
+#[test]
+fn a_recorder_may_tick_whatever_it_hears_of() {
+    let fake = Fake::with(&[7], 2, 1);
+    let of_thread = fake.clone();
+    assert!(ends(move || {
+        let ticks = Arc::new(Ticks::default());
+        let scheduler = Arc::new(builder(&of_thread, "unmap").recorder(ticks.clone()).build().unwrap());
+        *ticks.0.lock().unwrap() = Arc::downgrade(&scheduler);
+        scheduler.register_offline_process(7).unwrap();
+        of_thread.machine().create(q(7, 5), A);
+        drop(scheduler.online());
+        *ticks.0.lock().unwrap() = Weak::new();
+    }));
+    assert!(fake.machine().held().is_empty());
+}
+
+#[test]
+fn a_node_is_touched_again_after_its_reset() {
+    let fake = Fake::with(&[7], 4, 2);
+    let scheduler = scheduler(&fake, "unmap", &[7]);
+    fake.machine().broken.insert(B, Errno::ETIME);
+    drop(scheduler.online());
+    pass(&fake, &scheduler, ms(3000));
+    assert_eq!(scheduler.tripped(), [B], "time alone does not mend it");
+    fake.machine().reset(B);
+    pass(&fake, &scheduler, ms(900));
+    assert_eq!(scheduler.tripped(), [B]);
+    pass(&fake, &scheduler, ms(300));
+    assert_eq!(scheduler.tripped(), []);
+    assert!(fake.machine().held().is_empty());
+    fake.machine().broken.insert(B, Errno::ETIME);
+    drop(scheduler.online());
+    pass(&fake, &scheduler, ms(3000));
+    assert_eq!(scheduler.tripped(), [B], "it failed again");
 }

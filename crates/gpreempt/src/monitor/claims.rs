@@ -147,6 +147,15 @@ impl Window {
         state.claimed(queue, gpu, |id| id != self.id)
     }
 
+    /// Those of these that somebody else claims, too: [`Window::claimed_elsewhere`] for many.
+    pub(crate) fn elsewhere(&self, queues: &[(QueueId, GpuId)]) -> Vec<(QueueId, GpuId)> {
+        let state = self.claims.lock();
+        if state.windows.iter().all(|(id, names)| *id == self.id || names.is_empty()) {
+            return Vec::new();
+        }
+        queues.iter().filter(|(queue, gpu)| state.claimed(*queue, *gpu, |id| id != self.id)).copied().collect()
+    }
+
     fn change(&self, change: impl FnOnce(&mut BTreeSet<Name>)) {
         if let Some(claimed) = self.claims.lock().windows.get_mut(&self.id) {
             change(claimed);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::driver::{Capabilities, Event, EventKind, QueueStatus, Selector, Want};
 use crate::queue::{Pid, QueueId, QueueState};
 use crate::sched::shared::Shared;
@@ -60,10 +62,20 @@ impl Shared {
     fn take_event(&self, event: &Event) {
         let now = self.host.now();
         let queue = event.pid.zip(event.queue).map(|(pid, id)| QueueId { pid, id });
+        if event.pid.is_some_and(|pid| !self.lock().is_current(pid, event.started)) {
+            return;
+        }
         match (event.kind, event.pid, queue) {
             (EventKind::QueueCreated, Some(pid), Some(queue)) => {
-                if !self.lock().is_whole(pid) {
+                let (takes, whole) = {
+                    let state = self.lock();
+                    (state.takes(queue), state.is_whole(pid))
+                };
+                if !takes {
                     return;
+                }
+                if !whole {
+                    self.mark_new(queue);
                 }
                 let known = self.status_of(Selector::queue(queue)).pop();
                 let mut state = self.lock();
@@ -83,7 +95,11 @@ impl Shared {
             }
             (EventKind::TargetExited, Some(pid), _) => self.lock().remove_process(pid, now),
             (EventKind::HoldExpired, Some(_), Some(queue)) => self.lock().correct(queue, false, now),
-            (EventKind::HoldExpired | EventKind::NodeReset, _, _) => self.rescan(),
+            (EventKind::HoldExpired, _, _) => self.rescan(),
+            (EventKind::NodeReset, _, _) => {
+                self.lock().was_reset(event.gpu, now);
+                self.rescan();
+            }
             _ => {}
         }
     }
@@ -95,6 +111,13 @@ impl Shared {
         }
         let pointers = self.policy.setup().idle_poll.is_some() && self.capabilities.contains(Capabilities::POINTERS);
         self.driver.queue_status(selector, Want { pointers, waves: false }).unwrap_or_default()
+    }
+
+    /// Marks a queue that appeared in a process that is not marked as a whole.
+    fn mark_new(&self, queue: QueueId) {
+        if let Err(error) = self.mark(Selector::queue(queue)) {
+            tracing::debug!(%error, "a new queue may not be held");
+        }
     }
 
     /// Compares the books of every registered process with the driver's.
@@ -110,7 +133,22 @@ impl Shared {
             queues.chain(state.processes.keys().copied()).collect()
         };
         for pid in pids {
-            let Ok(statuses) = self.driver.queue_status(Selector::process(pid), Want::default()) else { continue };
+            let selector = self.lock().selector(pid);
+            let statuses = match self.driver.queue_status(selector, Want::default()) {
+                Ok(statuses) => statuses,
+                Err(error) => {
+                    if error.errno() == Errno::ESRCH {
+                        self.lock().remove_process(pid, self.host.now());
+                    }
+                    continue;
+                }
+            };
+            let new: Vec<QueueId> = {
+                let state = self.lock();
+                let new = statuses.iter().map(|status| status.queue).filter(|queue| state.takes(*queue));
+                new.filter(|_| !state.is_whole(pid)).collect()
+            };
+            new.into_iter().for_each(|queue| self.mark_new(queue));
             let now = self.host.now();
             let mut state = self.lock();
             let seen: BTreeSet<u32> = statuses.iter().map(|status| status.queue.id).collect();
@@ -119,9 +157,10 @@ impl Shared {
                     state.remove(queue, now);
                 }
             }
+            state.excluded.retain(|queue| queue.pid != pid || seen.contains(&queue.id));
             for status in &statuses {
                 state.correct(status.queue, held_by_us(status), now);
-                if state.is_whole(pid) && !state.is_offline(status.queue) {
+                if state.takes(status.queue) {
                     state.insert_status(status, now);
                 }
             }
@@ -138,7 +177,8 @@ impl Shared {
         let pids: BTreeSet<Pid> = queues.keys().map(|queue| queue.pid).collect();
         for pid in pids {
             let want = Want { pointers: true, waves: false };
-            let Ok(statuses) = self.driver.queue_status(Selector::process(pid), want) else { continue };
+            let selector = self.lock().selector(pid);
+            let Ok(statuses) = self.driver.queue_status(selector, want) else { continue };
             for status in statuses {
                 let queue = status.queue;
                 let Some(&(held, idle_at)) = queues.get(&queue) else { continue };
@@ -167,7 +207,8 @@ impl Shared {
         self.take_events();
         let now = self.host.now();
         let (poll, look) = self.lock().watch(now);
-        if poll && !self.capabilities.contains(Capabilities::EVENTS) {
+        let readmitted = self.lock().readmit_reset(now);
+        if readmitted || (poll && !self.capabilities.contains(Capabilities::EVENTS)) {
             self.rescan();
         }
         if look {

@@ -41,11 +41,6 @@ impl Plan {
     }
 }
 
-/// One queue on its node, as the entries for all queues are: the driver refuses entries that may overlap.
-fn item(queue: QueueId, gpu: GpuId) -> Item {
-    Item { selector: Selector { gpu, ..Selector::queue(queue) }, gpu, queues: vec![queue] }
-}
-
 fn sorted(ids: impl Iterator<Item = QueueId>) -> Vec<QueueId> {
     let mut ids: Vec<QueueId> = ids.collect();
     ids.sort_unstable();
@@ -58,7 +53,8 @@ type Groups = BTreeMap<(Pid, GpuId), Vec<QueueId>>;
 impl State {
     /// Asks the policy about these domains and says what to call.
     ///
-    /// `cleaned`: queues that a monitor keeps away because they are idle. A window leaves them to it when it ends.
+    /// `cleaned`: queues that others keep away, a monitor because they are idle or another window. A window leaves them
+    /// to those when it ends.
     pub(super) fn plan(
         &mut self,
         policy: &dyn Policy,
@@ -115,12 +111,12 @@ impl State {
             }),
         };
         if wake {
-            plan.remap.extend(self.held_online().map(|queue| item(queue, GpuId::ALL)));
+            plan.remap.extend(self.held_online().map(|queue| self.item(queue, GpuId::ALL)));
         }
         if !self.rules.watchdog {
             // Nothing else brings these back.
             let quiet = self.held_aside().filter(|(_, gpu)| keys.contains(&self.key(*gpu)) && !self.is_online(*gpu));
-            plan.remap.extend(quiet.map(|(queue, gpu)| item(queue, gpu)));
+            plan.remap.extend(quiet.map(|(queue, gpu)| self.item(queue, gpu)));
         }
         plan
     }
@@ -141,10 +137,17 @@ impl State {
         let ids = sorted(queues.filter(|queue| queue.held).map(|queue| queue.id).filter(wanted));
         let mut remap = self.items(&self.groups(&ids), &Groups::new(), false, cleaned);
         if !self.rules.watchdog || self.closed {
-            remap.extend(self.held_aside().filter(|(queue, _)| wanted(queue)).map(|(queue, gpu)| item(queue, gpu)));
+            remap
+                .extend(self.held_aside().filter(|(queue, _)| wanted(queue)).map(|(queue, gpu)| self.item(queue, gpu)));
         }
-        remap.extend(self.held_online().filter(wanted).map(|queue| item(queue, GpuId::ALL)));
+        remap.extend(self.held_online().filter(wanted).map(|queue| self.item(queue, GpuId::ALL)));
         Plan { remap, release_new: self.release_new(&[], &ids), ..Plan::default() }
+    }
+
+    /// One queue on its node, as the entries for all queues are: the driver refuses entries that may overlap.
+    fn item(&self, queue: QueueId, gpu: GpuId) -> Item {
+        let selector = Selector { queue: Some(queue.id), gpu, ..self.selector(queue.pid) };
+        Item { selector, gpu, queues: vec![queue] }
     }
 
     fn groups(&self, ids: &[QueueId]) -> Groups {
@@ -166,10 +169,10 @@ impl State {
             });
             if all_go && !other.contains_key(&(pid, gpu)) && self.is_whole(pid) {
                 let hold_new = hold && self.rules.hold_new;
-                let selector = Selector { gpu, hold_new, ..Selector::process(pid) };
+                let selector = Selector { gpu, hold_new, ..self.selector(pid) };
                 items.push(Item { selector, gpu, queues: ids.clone() });
             } else {
-                items.extend(ids.iter().map(|id| item(*id, gpu)));
+                items.extend(ids.iter().map(|id| self.item(*id, gpu)));
             }
         }
         items
@@ -190,7 +193,7 @@ impl State {
         let quiet = self.everywhere == 0 && self.domains.values().all(|domain| domain.requests == 0);
         let lazy = self.processes.iter().filter(|(_, process)| process.hold_new).map(|(pid, _)| *pid);
         let free = lazy.filter(|pid| (quiet || give.iter().any(|queue| queue.pid == *pid)) && !stays(*pid));
-        free.map(Selector::process).collect()
+        free.map(|pid| self.selector(pid)).collect()
     }
 
     /// What must be claimed of the monitors before these entries are unmapped.

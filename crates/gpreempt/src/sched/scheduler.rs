@@ -15,7 +15,7 @@ use crate::sched::builder::SchedulerBuilder;
 use crate::sched::intake::held_by_us;
 use crate::sched::policy::{OfflineQueue, Policy};
 use crate::sched::shared::{Done, Shared};
-use crate::sched::state::{Process, State};
+use crate::sched::state::State;
 use crate::sched::ticker::Ticker;
 use crate::session::Session;
 use crate::stats::Stats;
@@ -59,8 +59,8 @@ pub struct Step {
 /// called from any thread.
 ///
 /// Dropping it gives back every queue, clears the marks that it set and its reservation. After ETIME or EIO on a node,
-/// that node is left alone until [`Scheduler::readmit`] (its queues come back through the driver's watchdog, or, where
-/// there is none, once it can be mapped again), while everything else goes on.
+/// that node is left alone until [`Scheduler::readmit`], or for a second after its reset, while everything else goes on.
+/// Its queues come back through the driver's watchdog or, where there is none, once they can be mapped again.
 ///
 /// In a forked child it does nothing: what can fail answers EBADF, and dropping it there changes nothing.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Scheduler {
         }
         let driver = &self.shared.driver;
         driver.attach(queue.pid)?;
-        self.mark(Selector::queue(queue))?;
+        self.shared.mark(Selector::queue(queue))?;
         let status = self.shared.status_of(Selector::queue(queue)).pop();
         let gpu = status.as_ref().map_or(gpu, |status| status.gpu);
         if gpu == GpuId::ALL && self.shared.scope == Scope::Gpu {
@@ -139,10 +139,11 @@ impl Scheduler {
                 .because("the driver cannot tell its node")
                 .remedy("name the node"));
         }
-        let job = self.job(queue.pid);
+        let (job, started) = (self.job(queue.pid), driver.started(queue.pid));
         let key = self.shared.lock().key(gpu);
         let done = self.shared.step(&[key], |state, now| {
-            state.processes.entry(queue.pid).or_insert(Process { whole: false, hold_new: false, job });
+            state.process(queue.pid, started, job, now);
+            state.excluded.remove(&queue);
             match &status {
                 Some(status) => state.insert_status(status, now),
                 None => state.insert(queue, gpu, false, now),
@@ -167,20 +168,20 @@ impl Scheduler {
         }
         self.shared.driver.attach(pid)?;
         self.shared.agree_on_online();
-        let job = self.job(pid);
+        let (job, started) = (self.job(pid), self.shared.driver.started(pid));
         let mixed = {
             let mut state = self.shared.lock();
-            let process = state.processes.entry(pid).or_insert(Process { whole: true, hold_new: false, job });
-            process.whole = true;
+            state.process(pid, started, job, self.shared.host.now()).whole = true;
+            state.excluded.retain(|queue| queue.pid != pid);
             !state.is_whole(pid)
         };
         if !mixed {
-            self.mark(Selector::process(pid))?;
+            self.shared.mark(Selector::process(pid))?;
         }
         let statuses = self.shared.status_of(Selector::process(pid));
         for status in &statuses {
             if mixed && !self.shared.lock().online.contains_key(&status.queue) {
-                self.mark(Selector::queue(status.queue))?;
+                self.shared.mark(Selector::queue(status.queue))?;
             }
         }
         let done = self.shared.step(&[], |state, now| {
@@ -191,16 +192,6 @@ impl Scheduler {
         let queues = self.shared.lock().queues_of(pid).len();
         done.result_of(pid, None)?;
         Ok(u32::try_from(queues).unwrap_or(u32::MAX))
-    }
-
-    /// Sets the policy's flags, where the driver knows any.
-    fn mark(&self, selector: Selector) -> Result<()> {
-        if self.shared.capabilities.contains(Capabilities::POLICY) {
-            let marks = self.shared.lock().rules.marks;
-            self.shared.driver.set_policy(selector, marks, PolicyFlags::empty())?;
-            self.shared.lock().marked.insert((selector.pid, selector.queue));
-        }
-        Ok(())
     }
 
     fn unmark(&self, marked: impl IntoIterator<Item = (Pid, Option<u32>)>) {
@@ -221,7 +212,8 @@ impl Scheduler {
         after_name.split_whitespace().nth(2).and_then(|group| group.parse().ok()).unwrap_or(pid)
     }
 
-    /// Forgets a queue, online or offline; a held one is given back first.
+    /// Forgets a queue, online or offline; a held one is given back first. One of a process that was registered as a
+    /// whole stays out of it until it, or the process, is registered again.
     ///
     /// # Errors
     /// ENOENT where it is not registered; else what the driver says.
@@ -233,10 +225,24 @@ impl Scheduler {
         if !known(&self.shared.lock()) {
             return Err(Error::new(WHAT, Errno::ENOENT).on(queue).because("it is not registered"));
         }
-        let done = self.give_back(|id| id == queue, |state| state.gone(&[queue], self.shared.host.now()));
+        let now = self.shared.host.now();
+        let mut whole = false;
+        let done = self.give_back(
+            |id| id == queue,
+            |state| {
+                whole = state.processes.get(&queue.pid).is_some_and(|process| process.whole);
+                state.gone(&[queue], now);
+                if whole {
+                    state.excluded.insert(queue);
+                }
+            },
+        );
         self.shared.declare_online(queue, false);
-        let marked = self.shared.lock().marked.take(&(queue.pid, Some(queue.id)));
-        self.unmark(marked);
+        let name = (queue.pid, Some(queue.id));
+        if self.shared.lock().marked.remove(&name) || (whole && self.shared.capabilities.contains(Capabilities::POLICY))
+        {
+            self.unmark([name]);
+        }
         done.result_of(queue.pid, Some(queue.id))
     }
 
@@ -313,7 +319,7 @@ impl Scheduler {
         self.shared.lock().first_error.take()
     }
 
-    /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`]. [`GpuId::ALL`] stands for queues whose
+    /// Nodes that are left alone after ETIME or EIO, until [`Scheduler::readmit`] or their reset. [`GpuId::ALL`] stands for queues whose
     /// node the driver cannot tell: of those only the ones that failed are left alone.
     pub fn tripped(&self) -> Vec<GpuId> {
         if self.shared.forked() {

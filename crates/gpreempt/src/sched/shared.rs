@@ -15,7 +15,7 @@ use crate::driver::{Capabilities, Driver, Selector};
 use crate::error::{Error, Result};
 use crate::host::{Alarm, Host};
 use crate::monitor::{Claims, Window};
-use crate::queue::{GpuId, Pid, QueueId};
+use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
 use crate::sched::execute::Executor;
 use crate::sched::plan::Plan;
 use crate::sched::policy::Policy;
@@ -92,6 +92,16 @@ impl Shared {
         if self.forked() { Err(Error::of_driver(operation, Errno::EBADF)) } else { Ok(()) }
     }
 
+    /// Sets the policy's flags, where the driver knows any.
+    pub(super) fn mark(&self, selector: Selector) -> Result<()> {
+        if self.capabilities.contains(Capabilities::POLICY) {
+            let marks = self.lock().rules.marks;
+            self.driver.set_policy(selector, marks, PolicyFlags::empty())?;
+            self.lock().marked.insert((selector.pid, selector.queue));
+        }
+        Ok(())
+    }
+
     /// The books are kept whole by every method, so a panic elsewhere does not spoil them.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,10 +168,13 @@ impl Shared {
         let claim = self.claim_domains(keys);
         // May wait for a monitor, so neither under the lock; and read last, for claiming may have waited, too.
         self.agree_on_online();
-        let cleaned = self.claims.cleaned();
+        let mut left = self.claims.cleaned();
+        let queues = self.lock().offline_of(&claim.keys);
+        let elsewhere = self.window.elsewhere(&queues);
+        left.extend(elsewhere.iter().map(|(queue, _)| *queue));
         // Unlocked before the claim ends, on the way out of a panic as well: ending it locks.
         let mut state = self.lock();
-        let mut plan = plan(&mut state, &claim.keys, &cleaned);
+        let mut plan = plan(&mut state, &claim.keys, &left);
         let panicked = plan.error.take();
         if let Some(error) = &panicked {
             tracing::error!(%error, "a policy must not panic");
@@ -173,9 +186,7 @@ impl Shared {
             // Queues that are left to a monitor end their claim without a call.
             let released = state.release_claims(&claim.keys);
             drop(state);
-            if !released.is_empty() {
-                self.window.release(&released);
-            }
+            self.release(&released, &elsewhere);
             return Done { step: Step { error: panicked, ..Step::default() }, errors: Vec::new() };
         }
         drop(state);
@@ -205,9 +216,7 @@ impl Shared {
         }
         let released = state.release_claims(&claim.keys);
         drop(state);
-        if !released.is_empty() {
-            self.window.release(&released);
-        }
+        self.release(&released, &elsewhere);
         drop(claim);
         self.publish(&records);
         let step = Step {
@@ -218,6 +227,23 @@ impl Shared {
             error,
         };
         Done { step, errors: outcome.errors }
+    }
+
+    /// Ends claims. A queue that was left to somebody who has let go of it meanwhile, and may have left it to us, is
+    /// ours to map after all.
+    fn release(&self, released: &[Selector], elsewhere: &[(QueueId, GpuId)]) {
+        if released.is_empty() {
+            return;
+        }
+        self.window.release(released);
+        if elsewhere.is_empty() {
+            return;
+        }
+        let still: BTreeSet<QueueId> = self.window.elsewhere(elsewhere).into_iter().map(|(queue, _)| queue).collect();
+        let now = self.host.now();
+        for (queue, _) in elsewhere.iter().filter(|(queue, _)| !still.contains(queue)) {
+            self.lock().correct(*queue, true, now);
+        }
     }
 
     fn observe(&self, state: &State, begin: Duration, end: Duration) -> Vec<Record> {

@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::driver::Selector;
 use crate::error::Error;
 use crate::queue::{GpuId, Pid, PolicyFlags, QueueId};
 use crate::sched::domain::Domain;
 use crate::sched::plan::Item;
 use crate::sched::policy::OfflineQueue;
 use crate::sched::scheduler::Scope;
+
+/// How long a node that was reset is still left alone: the driver announces a reset when it begins, and what runs again
+/// first should not be the next to fail.
+const AFTER_RESET: Duration = Duration::from_secs(1);
 
 /// A registered process.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +24,8 @@ pub(super) struct Process {
     pub(super) hold_new: bool,
     /// Its job.
     pub(super) job: u32,
+    /// When it started, where the driver can tell: a later one may get its pid.
+    pub(super) started: Option<Duration>,
 }
 
 /// A queue of a node that is left alone.
@@ -65,9 +72,13 @@ pub(super) struct State {
     /// What all who share the claims called online at the last look.
     pub(super) agreed_online: BTreeMap<QueueId, Option<Duration>>,
     pub(super) processes: BTreeMap<Pid, Process>,
+    /// Queues of whole processes that were unregistered one by one.
+    pub(super) excluded: BTreeSet<QueueId>,
     pub(super) tripped: BTreeSet<GpuId>,
     pub(super) aside: BTreeMap<QueueId, Aside>,
     pub(super) retry_at: Option<Duration>,
+    /// When nodes that were reset are touched again.
+    pub(super) readmit_at: BTreeMap<GpuId, Duration>,
     poll_at: Option<Duration>,
     look_at: Option<Duration>,
     /// What is claimed of the monitors.
@@ -90,9 +101,11 @@ impl State {
             online: BTreeMap::new(),
             agreed_online: BTreeMap::new(),
             processes: BTreeMap::new(),
+            excluded: BTreeSet::new(),
             tripped: BTreeSet::new(),
             aside: BTreeMap::new(),
             retry_at: None,
+            readmit_at: BTreeMap::new(),
             poll_at: None,
             look_at: None,
             claimed: BTreeMap::new(),
@@ -170,9 +183,15 @@ impl State {
         self.home.range(range).map(|(id, _)| *id).chain(aside).collect()
     }
 
-    /// Adds an offline queue; one that is known already, or online, stays what it is.
+    /// Offline queues of these domains and their nodes.
+    pub(super) fn offline_of(&self, keys: &[GpuId]) -> Vec<(QueueId, GpuId)> {
+        let domains = keys.iter().filter_map(|key| self.domains.get(key));
+        domains.flat_map(|domain| domain.offline()).map(|queue| (queue.id, queue.gpu)).collect()
+    }
+
+    /// Adds an offline queue; one that is known already, or online, or excluded stays what it is.
     pub(super) fn insert(&mut self, queue: QueueId, gpu: GpuId, held: bool, now: Duration) {
-        if self.online.contains_key(&queue) || self.is_offline(queue) {
+        if self.online.contains_key(&queue) || self.excluded.contains(&queue) || self.is_offline(queue) {
             return;
         }
         if self.tripped.contains(&gpu) {
@@ -189,17 +208,44 @@ impl State {
 
     pub(super) fn remove(&mut self, queue: QueueId, now: Duration) {
         self.aside.remove(&queue);
+        self.excluded.remove(&queue);
         if let Some(key) = self.home.remove(&queue) {
             self.domain(key, now).remove(queue, now);
         }
     }
 
     pub(super) fn remove_process(&mut self, pid: Pid, now: Duration) {
+        self.remove_offline(pid, now);
+        self.online.retain(|queue, _| queue.pid != pid);
+    }
+
+    fn remove_offline(&mut self, pid: Pid, now: Duration) {
         for queue in self.queues_of(pid) {
             self.remove(queue, now);
         }
         self.processes.remove(&pid);
-        self.online.retain(|queue, _| queue.pid != pid);
+        self.excluded.retain(|queue| queue.pid != pid);
+    }
+
+    /// The entry of a process that is being registered. What the books say of an earlier one with its pid is forgotten.
+    pub(super) fn process(&mut self, pid: Pid, started: Option<Duration>, job: u32, now: Duration) -> &mut Process {
+        if !self.is_current(pid, started) {
+            self.remove_offline(pid, now);
+            self.marked.retain(|(of, _)| *of != pid);
+        }
+        self.processes.entry(pid).or_insert(Process { whole: false, hold_new: false, job, started })
+    }
+
+    /// What is said of the process that started then is said of the registered one.
+    pub(super) fn is_current(&self, pid: Pid, started: Option<Duration>) -> bool {
+        let registered = self.processes.get(&pid).and_then(|process| process.started);
+        registered.is_none() || started.is_none() || registered == started
+    }
+
+    /// Names all queues of the process that was registered, and of no later one with its pid.
+    pub(super) fn selector(&self, pid: Pid) -> Selector {
+        let started = self.processes.get(&pid).and_then(|process| process.started);
+        Selector { started, ..Selector::process(pid) }
     }
 
     /// Another hand (the watchdog, another tool) changed a queue.
@@ -242,6 +288,7 @@ impl State {
 
     /// Takes a node's queues (or all that are set aside) back into the books.
     pub(super) fn readmit(&mut self, gpu: GpuId, now: Duration) {
+        self.readmit_at.retain(|reset, _| gpu != GpuId::ALL && *reset != gpu);
         self.tripped.retain(|tripped| gpu != GpuId::ALL && *tripped != gpu);
         let comes = |aside: &Aside| gpu == GpuId::ALL || aside.gpu == gpu;
         let (back, aside): (BTreeMap<_, _>, _) =
@@ -250,6 +297,20 @@ impl State {
         for (queue, aside) in back {
             self.insert(queue, aside.gpu, aside.held, now);
         }
+    }
+
+    /// A node was reset; if it is left alone, it is touched again after a pause, and left alone again should it fail.
+    pub(super) fn was_reset(&mut self, gpu: GpuId, now: Duration) {
+        if self.tripped.contains(&gpu) {
+            self.readmit_at.insert(gpu, now + AFTER_RESET);
+        }
+    }
+
+    /// Takes back the nodes whose pause is over; says whether there are any.
+    pub(super) fn readmit_reset(&mut self, now: Duration) -> bool {
+        let due: Vec<GpuId> = self.readmit_at.iter().filter(|(_, at)| **at <= now).map(|(gpu, _)| *gpu).collect();
+        due.iter().for_each(|gpu| self.readmit(*gpu, now));
+        !due.is_empty()
     }
 
     /// Domains that a tick must look at. One that is busy looks after itself.
@@ -273,7 +334,8 @@ impl State {
     pub(super) fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         let domains = self.domains.values().filter(|domain| !domain.busy);
         let of_domains = domains.filter_map(|domain| self.wakeup_of(domain, now));
-        of_domains.chain([self.retry_at, self.poll_at, self.look_at].into_iter().flatten()).min()
+        let of_nodes = self.readmit_at.values().copied();
+        of_domains.chain(of_nodes).chain([self.retry_at, self.poll_at, self.look_at].into_iter().flatten()).min()
     }
 
     /// The domains to plan together with these: all of them where jobs may span domains.
@@ -293,10 +355,17 @@ impl State {
         }
     }
 
-    /// No queue of the process is online, so a selector may name all of them.
+    /// No queue of the process is online or excluded, so a selector may name all of them.
     pub(super) fn is_whole(&self, pid: Pid) -> bool {
-        let online = self.online.range(QueueId { pid, id: 0 }..=QueueId { pid, id: u32::MAX }).next();
-        online.is_none() && self.processes.get(&pid).is_some_and(|process| process.whole)
+        let range = QueueId { pid, id: 0 }..=QueueId { pid, id: u32::MAX };
+        let spared = self.online.range(range.clone()).next().is_some() || self.excluded.range(range).next().is_some();
+        !spared && self.processes.get(&pid).is_some_and(|process| process.whole)
+    }
+
+    /// A queue that appears belongs to the offline ones.
+    pub(super) fn takes(&self, queue: QueueId) -> bool {
+        let whole = self.processes.get(&queue.pid).is_some_and(|process| process.whole);
+        whole && !self.online.contains_key(&queue) && !self.excluded.contains(&queue) && !self.is_offline(queue)
     }
 }
 

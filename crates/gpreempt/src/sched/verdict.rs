@@ -89,7 +89,13 @@ impl State {
             None => Some(verdict.hold),
             // The driver calls a queue that vanished unmapped, and so do we.
             Some(Errno::ENOENT) if one => return self.gone(&verdict.item.queues, end),
-            Some(Errno::ESRCH) => return self.remove_process(verdict.item.selector.pid, end),
+            Some(Errno::ESRCH) => {
+                let selector = verdict.item.selector;
+                if self.is_current(selector.pid, selector.started) {
+                    self.remove_process(selector.pid, end);
+                }
+                return;
+            }
             // Without a watchdog only a remap that succeeds brings it back.
             Some(Errno::ETIME | Errno::EIO) if !verdict.hold && !self.rules.watchdog => None,
             // The mark is made before the round fails.
@@ -111,9 +117,13 @@ impl State {
             Errno::ETIME | Errno::EIO => {
                 self.trip(&verdict.item, end);
                 let GpuId(id) = verdict.item.gpu;
-                let left = if verdict.item.gpu == GpuId::ALL { "it".to_owned() } else { format!("GPU {id}") };
-                error
-                    .remedy(format!("{left} is left alone: when its reset is over, call the scheduler's readmit({id})"))
+                error.remedy(if verdict.item.gpu == GpuId::ALL {
+                    format!("it is left alone until the scheduler's readmit({id}) is called")
+                } else {
+                    format!(
+                        "GPU {id} is left alone until its reset is over, or the scheduler's readmit({id}) is called"
+                    )
+                })
             }
             Errno::EACCES if one => {
                 self.gone(&verdict.item.queues, end);

@@ -55,6 +55,8 @@ pub struct Machine {
     pub queues: BTreeMap<QueueId, FakeQueue>,
     targets: BTreeMap<Pid, PolicyFlags>,
     dead: BTreeSet<Pid>,
+    /// When processes started, as far as the driver can tell.
+    pub started: BTreeMap<Pid, Duration>,
     offline_max: Option<u32>,
     service: u64,
     events: Vec<Event>,
@@ -106,9 +108,25 @@ impl Machine {
         self.targets.remove(&pid);
         self.dead.insert(pid);
         let (time, gpu) = (self.now, GpuId::ALL);
+        let started = self.started.get(&pid).copied();
         self.events.push(Event {
             kind: EventKind::TargetExited,
             pid: Some(pid),
+            started,
+            gpu,
+            queue: None,
+            lost: 0,
+            time,
+        });
+    }
+
+    /// The node is reset.
+    pub fn reset(&mut self, gpu: GpuId) {
+        self.broken.remove(&gpu);
+        let time = self.now;
+        self.events.push(Event {
+            kind: EventKind::NodeReset,
+            pid: None,
             started: None,
             gpu,
             queue: None,
@@ -117,11 +135,17 @@ impl Machine {
         });
     }
 
+    /// Another process gets the pid of one that exited.
+    pub fn reuse(&mut self, pid: Pid, started: Duration) {
+        self.dead.remove(&pid);
+        self.started.insert(pid, started);
+    }
+
     /// Forgets what happened, as a full event buffer does.
     pub fn lose_events(&mut self) {
         let lost = u32::try_from(self.events.len()).unwrap();
         let mut last = self.events.pop().expect("there are events");
-        last.lost = lost - 1;
+        last.lost = lost;
         last.kind = EventKind::Oversubscribed;
         self.events = vec![last];
     }
@@ -192,6 +216,7 @@ impl Machine {
     fn named(&self, selector: &Selector) -> Vec<QueueId> {
         let fits = |id: &QueueId, queue: &FakeQueue| {
             id.pid == selector.pid
+                && (selector.started.is_none() || selector.started == self.started.get(&id.pid).copied())
                 && selector.queue.is_none_or(|number| number == id.id)
                 && (selector.gpu == GpuId::ALL || selector.gpu == queue.gpu)
         };
@@ -224,7 +249,8 @@ impl Machine {
         for (selector, hold) in directions {
             let mut outcome = Outcome { selector: *selector, errno: None, queues: 0, state: QueueState::empty() };
             let named = self.named(selector);
-            if self.dead.contains(&selector.pid) {
+            let replaced = selector.started.is_some_and(|started| self.started.get(&selector.pid) != Some(&started));
+            if self.dead.contains(&selector.pid) || replaced {
                 outcome.errno = Some(Errno::ESRCH);
             } else if named.is_empty() && selector.queue.is_some() {
                 outcome.errno = Some(Errno::ENOENT);
@@ -408,6 +434,9 @@ impl Driver for Fake {
         }
         machine.targets.entry(pid).or_default();
         Ok(u32::try_from(machine.named(&Selector::process(pid)).len()).unwrap())
+    }
+    fn started(&self, pid: Pid) -> Option<Duration> {
+        self.machine().started.get(&pid).copied()
     }
     fn detach(&self, _: Pid) -> Result<()> {
         Ok(())
