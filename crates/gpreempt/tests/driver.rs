@@ -186,6 +186,7 @@ fn the_outcome_of_each_selector_is_its_own() {
 fn a_call_takes_one_to_max_entries_selectors_and_none_twice() {
     let host = machine(1).guest(guest(100, [busy(0, 1)])).boot();
     let driver = lease(&host);
+    assert_eq!(driver.max_batch(), 1024);
     for count in [0, 1025] {
         let error = driver.unmap(&vec![queue(100, 0); count], NOW).unwrap_err();
         assert_eq!(

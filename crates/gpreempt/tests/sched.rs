@@ -690,3 +690,17 @@ proptest! {
         drop(scheduler);
     }
 }
+
+#[test]
+fn more_queues_than_one_call_of_the_driver_takes_go_in_several() {
+    let fake = Fake::with(&[7], 5, 1);
+    fake.machine().most = Some(2);
+    let scheduler = Scheduler::builder(fake.clone(), fake.clone()).build().unwrap();
+    for id in 0..5 {
+        scheduler.register_offline(q(7, id), GpuId::ALL).unwrap();
+    }
+    let online = scheduler.online();
+    assert_eq!((online.entered().unmapped, online.entered().error.clone()), (5, None));
+    assert_eq!((online.leave().remapped, fake.machine().held().len()), (5, 0));
+    assert_eq!(fake.machine().calls.len(), 6);
+}

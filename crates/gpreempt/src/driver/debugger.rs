@@ -402,6 +402,11 @@ impl Driver for DebuggerDriver {
         None
     }
 
+    /// As many as there are.
+    fn max_batch(&self) -> usize {
+        usize::MAX
+    }
+
     /// ioctl: `AMDKFD_IOC_DBG_TRAP` ENABLE and GET_QUEUE_SNAPSHOT. Permissions: the ptrace right on the process.
     fn attach(&self, pid: Pid) -> Result<u32> {
         let mut targets = self.lock();

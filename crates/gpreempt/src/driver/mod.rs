@@ -215,6 +215,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Longest hold without a heartbeat, after which queues run again by themselves; None where there is no watchdog.
     fn max_hold(&self) -> Option<Duration>;
 
+    /// Most selectors that one call takes.
+    fn max_batch(&self) -> usize;
+
     /// Makes a process a target; returns how many queues it has. Attaching twice is fine. Other verbs attach by
     /// themselves; attach early to get events and to hold new queues. A pid stays bound to the process that had it when
     /// it was attached: after that process is gone the other verbs answer ESRCH, and only attaching again binds the pid

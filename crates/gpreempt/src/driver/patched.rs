@@ -202,7 +202,7 @@ impl PatchedDriver {
     }
 
     fn check_count(&self, operation: &'static str, count: usize) -> Result<()> {
-        let max = self.lease.said.max_entries as usize;
+        let max = self.max_batch();
         if (1..=max).contains(&count) {
             return Ok(());
         }
@@ -306,6 +306,10 @@ impl Driver for PatchedDriver {
 
     fn max_hold(&self) -> Option<Duration> {
         Some(Duration::from_millis(self.lease.said.max_hold_ms.into()))
+    }
+
+    fn max_batch(&self) -> usize {
+        self.lease.said.max_entries as usize
     }
 
     /// ioctl: `AMDKFD_IOC_GPREEMPT_ATTACH`. Permissions: same uid, or CAP_SYS_NICE over the target's user namespace.

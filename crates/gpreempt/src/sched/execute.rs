@@ -11,7 +11,6 @@ use crate::host::Host;
 use crate::queue::{GpuId, Pid, PolicyFlags};
 use crate::sched::plan::{Item, Plan};
 use crate::sched::verdict::Verdict;
-use crate::session::MAX_QUEUES;
 use crate::stats::{Operation, Stats};
 use crate::trace::Record;
 
@@ -52,17 +51,18 @@ impl Executor<'_> {
             begin,
             end: begin,
         };
-        let one_call = plan.unmap.len() + plan.remap.len() <= MAX_QUEUES;
+        let most = self.driver.max_batch();
+        let one_call = plan.unmap.len() + plan.remap.len() <= most;
         let both = !plan.unmap.is_empty() && !plan.remap.is_empty();
         if both && one_call && self.driver.capabilities().contains(Capabilities::SWAP) {
             self.release_new(plan.release_new, &mut done);
             self.call(Operation::Swap, plan.unmap, plan.remap, &mut done);
         } else {
-            for items in chunks(plan.unmap) {
+            for items in chunks(plan.unmap, most) {
                 self.call(Operation::Unmap, items, Vec::new(), &mut done);
             }
             self.release_new(plan.release_new, &mut done);
-            for items in chunks(plan.remap) {
+            for items in chunks(plan.remap, most) {
                 self.call(Operation::Remap, Vec::new(), items, &mut done);
             }
         }
@@ -128,10 +128,10 @@ fn selectors(items: &[Item]) -> Vec<Selector> {
     items.iter().map(|item| item.selector).collect()
 }
 
-fn chunks(mut items: Vec<Item>) -> Vec<Vec<Item>> {
+fn chunks(mut items: Vec<Item>, most: usize) -> Vec<Vec<Item>> {
     let mut chunks = Vec::new();
-    while items.len() > MAX_QUEUES {
-        let rest = items.split_off(MAX_QUEUES);
+    while items.len() > most {
+        let rest = items.split_off(most);
         chunks.push(std::mem::replace(&mut items, rest));
     }
     if !items.is_empty() {

@@ -453,8 +453,9 @@ impl Session {
     /// Looks all handles up; nothing has been changed where one of them is wrong.
     fn check_batch(&self, towards: Towards, handles: &[u32]) -> Result<Vec<Known>> {
         let wrong = |detail: String| Err(Error::new(towards.operation(handles.len()), Errno::EINVAL).because(detail));
-        if handles.is_empty() || handles.len() > MAX_QUEUES {
-            return wrong(format!("a call takes 1 to {MAX_QUEUES} queues"));
+        let most = MAX_QUEUES.min(self.driver.max_batch());
+        if !(1..=most).contains(&handles.len()) {
+            return wrong(format!("a call takes 1 to {most} queues"));
         }
         let known = self.handles.get_all(handles)?;
         if let Some(twice) = named_twice(handles) {

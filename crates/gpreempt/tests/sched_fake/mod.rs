@@ -63,6 +63,8 @@ pub struct Machine {
     pub calls: Vec<Call>,
     /// Every batch on this node fails with this errno after its marks are made.
     pub broken: BTreeMap<GpuId, Errno>,
+    /// Most selectors in one call; None: as many as the kernel takes.
+    pub most: Option<usize>,
     /// Holds last until they end.
     pub no_watchdog: bool,
     /// The next change of a policy fails with this errno.
@@ -236,7 +238,7 @@ impl Machine {
                 return Err(Error::new("moving queues", Errno::EINVAL).on(id).because("it is named twice"));
             }
         }
-        if seen.len() > 1024 || unmap.len() + remap.len() > 1024 {
+        if seen.len() > 1024 || unmap.len() + remap.len() > self.most.unwrap_or(1024) {
             return Err(Error::new("moving queues", Errno::EINVAL));
         }
         if let Some(during) = self.during {
@@ -426,6 +428,9 @@ impl Driver for Fake {
     }
     fn max_hold(&self) -> Option<Duration> {
         (!self.machine().no_watchdog).then_some(MAX_HOLD)
+    }
+    fn max_batch(&self) -> usize {
+        self.machine().most.unwrap_or(1024)
     }
     fn attach(&self, pid: Pid) -> Result<u32> {
         let mut machine = self.machine();

@@ -36,9 +36,6 @@ pub struct MonitorReport {
     pub errors: Vec<Error>,
 }
 
-/// Most queues in one call to a driver.
-const MOST: usize = 1024;
-
 /// A queue that an unmap names.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
@@ -232,7 +229,8 @@ impl Engine {
             leaving.iter().map(|leaving| Selector { if_idle: true, ..Selector::queue(leaving.queue()) }).collect();
         let remap: Vec<Selector> = coming.iter().copied().map(Selector::queue).collect();
 
-        let both = !unmap.is_empty() && !remap.is_empty() && unmap.len() + remap.len() <= MOST;
+        let most = self.driver.max_batch();
+        let both = !unmap.is_empty() && !remap.is_empty() && unmap.len() + remap.len() <= most;
         if both && self.driver.capabilities().contains(Capabilities::SWAP) {
             if let Some(batch) = self.checked(self.driver.swap(&unmap, &remap, Duration::ZERO)) {
                 let (left, came) = batch.outcomes.split_at(unmap.len().min(batch.outcomes.len()));
@@ -240,12 +238,12 @@ impl Engine {
                 self.book_mapped(&coming, came);
             }
         } else {
-            for (coming, remap) in coming.chunks(MOST).zip(remap.chunks(MOST)) {
+            for (coming, remap) in coming.chunks(most).zip(remap.chunks(most)) {
                 if let Some(batch) = self.checked(self.driver.remap(remap)) {
                     self.book_mapped(coming, &batch.outcomes);
                 }
             }
-            for (leaving, unmap) in leaving.chunks(MOST).zip(unmap.chunks(MOST)) {
+            for (leaving, unmap) in leaving.chunks(most).zip(unmap.chunks(most)) {
                 if let Some(batch) = self.checked(self.driver.unmap(unmap, Duration::ZERO)) {
                     self.book_unmapped(leaving, &batch.outcomes);
                 }
@@ -302,7 +300,8 @@ impl Engine {
         claims.end_cleaned(self.id);
         let free = self.idle.held().filter(|&(queue, gpu)| !claims.in_window(queue, gpu));
         let queues: Vec<QueueId> = free.map(|(queue, _)| queue).collect();
-        for queues in queues.chunks(MOST) {
+        let most = self.driver.max_batch();
+        for queues in queues.chunks(most) {
             let selectors: Vec<Selector> = queues.iter().copied().map(Selector::queue).collect();
             if let Some(batch) = self.checked(self.driver.remap(&selectors)) {
                 self.book_mapped(queues, &batch.outcomes);
