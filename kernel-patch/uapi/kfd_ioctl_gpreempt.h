@@ -28,7 +28,7 @@
 #define KFD_GPREEMPT_ALL_QUEUES			0xffffffffu
 
 /* kfd_gpreempt_entry.flags */
-#define KFD_GPREEMPT_ENTRY_HOLD_NEW		(1u << 0) /* with ALL_QUEUES: later queues start held */
+#define KFD_GPREEMPT_ENTRY_HOLD_NEW		(1u << 0) /* with ALL: later ones start held */
 #define KFD_GPREEMPT_ENTRY_IF_IDLE		(1u << 1) /* unmap only if idle */
 
 /* kfd_ioctl_gpreempt_open_args.caps */
@@ -520,31 +520,5 @@ struct kfd_gpreempt_event {
 	KFD_GPREEMPT_IOWR(0x6a, struct kfd_ioctl_hqd_status_args)
 #define AMDKFD_IOC_GET_QUEUE_STATUS \
 	KFD_GPREEMPT_IOWR(0x6b, struct kfd_ioctl_queue_status_args)
-
-/* The layout is the same for 32-bit and 64-bit callers, without padding. */
-#if defined(__cplusplus) && __cplusplus >= 201103L
-#define KFD_GPREEMPT_SIZE(type, size) \
-	static_assert(sizeof(struct type) == (size), "size of " #type)
-#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-#define KFD_GPREEMPT_SIZE(type, size) \
-	_Static_assert(sizeof(struct type) == (size), "size of " #type)
-#endif
-#ifdef KFD_GPREEMPT_SIZE
-KFD_GPREEMPT_SIZE(kfd_ioctl_gpreempt_open_args, 64);
-KFD_GPREEMPT_SIZE(kfd_ioctl_gpreempt_attach_args, 32);
-KFD_GPREEMPT_SIZE(kfd_gpreempt_entry, 32);
-KFD_GPREEMPT_SIZE(kfd_ioctl_batch_unmap_args, 64);
-KFD_GPREEMPT_SIZE(kfd_ioctl_fast_remap_args, 64);
-KFD_GPREEMPT_SIZE(kfd_ioctl_swap_queues_args, 80);
-KFD_GPREEMPT_SIZE(kfd_ioctl_selective_unmap_args, 56);
-KFD_GPREEMPT_SIZE(kfd_ioctl_queue_state_args, 56);
-KFD_GPREEMPT_SIZE(kfd_ioctl_queue_policy_args, 56);
-KFD_GPREEMPT_SIZE(kfd_ioctl_hqd_reservation_args, 48);
-KFD_GPREEMPT_SIZE(kfd_ioctl_hqd_status_args, 128);
-KFD_GPREEMPT_SIZE(kfd_gpreempt_queue_status, 96);
-KFD_GPREEMPT_SIZE(kfd_ioctl_queue_status_args, 40);
-KFD_GPREEMPT_SIZE(kfd_gpreempt_event, 40);
-#undef KFD_GPREEMPT_SIZE
-#endif
 
 #endif /* KFD_IOCTL_GPREEMPT_H_INCLUDED */
