@@ -4,10 +4,10 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test lib wheel install bench clean
+.PHONY: help demo test test-kernel lib wheel install bench clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: ## Online inference preempts offline training on a simulated machine of eight MI308X, four ways compared
 	@scripts/setup demo
@@ -18,6 +18,9 @@ test: ## Every test that needs no kernel build
 	@scripts/setup test
 	@kernel-patch/fetch-uapi
 	@GPREEMPT_REQUIRE_KFD_UAPI=1 scripts/test
+
+test-kernel: ## The KFD series, under QEMU; DEBUG=1 on a debug kernel, FULL=1 with mutations and more fuzzing
+	@kernel-patch/test
 
 lib: ## target/release/libgpreempt_poc_v2.so and the gpreempt command
 	@scripts/setup demo
