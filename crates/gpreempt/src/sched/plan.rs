@@ -211,21 +211,20 @@ impl State {
     /// What need not be claimed any more, because nothing of it is held. Only in these domains: in others a call that
     /// is under way may be about to hold it.
     pub(super) fn release_claims(&mut self, keys: &[GpuId]) -> Vec<Selector> {
+        let State { claimed, domains, rules, .. } = self;
         let mut released = Vec::new();
-        for (names, gpu) in std::mem::take(&mut self.claimed) {
-            let (pid, queue, of) = names;
-            let key = self.key(gpu);
-            let held = self.domains.get(&key).is_some_and(|domain| {
-                let named =
-                    |it: &OfflineQueue| queue.is_none_or(|id| id == it.id.id) && (of == GpuId::ALL || of == it.gpu);
-                domain.of(pid).iter().any(|it| it.held && named(it))
-            });
-            if held || !keys.contains(&key) {
-                self.claimed.insert(names, gpu);
-            } else {
+        claimed.retain(|&(pid, queue, of), gpu| {
+            let key = rules.scope.domain_of(*gpu);
+            if !keys.contains(&key) {
+                return true;
+            }
+            let named = |it: &OfflineQueue| queue.is_none_or(|id| id == it.id.id) && (of == GpuId::ALL || of == it.gpu);
+            let held = domains.get(&key).is_some_and(|domain| domain.of(pid).iter().any(|it| it.held && named(it)));
+            if !held {
                 released.push(Selector { queue, gpu: of, ..Selector::process(pid) });
             }
-        }
+            held
+        });
         released
     }
 }
