@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use gpreempt::driver::{Capabilities, Driver, Selector};
 use gpreempt::host::Host;
-use gpreempt::monitor::Claims;
-use gpreempt::sched::policy::{Decision, Policy, Setup, View, named};
+use gpreempt::monitor::{Claims, Window};
+use gpreempt::sched::policy::{Decision, Policy, Setup, Unmap, View, named};
 use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
+use gpreempt::stats::Operation;
 use gpreempt::trace::{Record, Recorder};
 use gpreempt::{GpuId, PolicyFlags};
 use nix::errno::Errno;
@@ -480,4 +481,75 @@ fn a_node_is_touched_again_after_its_reset() {
     drop(scheduler.online());
     pass(&fake, &scheduler, ms(3000));
     assert_eq!(scheduler.tripped(), [B], "it failed again");
+}
+
+/// `unmap`, but somebody else lets go of a window while it decides that queues come back.
+#[derive(Debug)]
+struct LetsGo(Mutex<Option<Window>>);
+
+impl std::fmt::Display for LetsGo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("lets-go")
+    }
+}
+
+impl Policy for LetsGo {
+    fn name(&self) -> &'static str {
+        "lets-go"
+    }
+
+    fn setup(&self) -> Setup {
+        Unmap::default().setup()
+    }
+
+    fn decide(&self, view: &View<'_>) -> Decision {
+        if view.online == 0 && view.held().next().is_some() {
+            drop(self.0.lock().unwrap().take());
+        }
+        Unmap::default().decide(view)
+    }
+}
+
+#[test]
+fn a_queue_that_two_windows_let_go_of_at_once_is_mapped() {
+    let fake = Fake::with(&[7], 3, 1);
+    let claims = Claims::new();
+    let policy = LetsGo(Mutex::new(Some(claims.window(&[Selector::queue(q(7, 1))]))));
+    let builder = Scheduler::builder(fake.clone(), fake.clone()).policy(Box::new(policy));
+    let scheduler = builder.claims(claims).build().unwrap();
+    scheduler.register_offline_process(7).unwrap();
+    drop(scheduler.online());
+    assert!(scheduler.next_wakeup().unwrap() <= fake.now());
+    scheduler.tick();
+    assert!(fake.machine().held().is_empty());
+}
+
+/// Begins another online request when it hears of a queue that came back.
+#[derive(Debug, Default)]
+struct Hurries(Mutex<Weak<Scheduler>>);
+
+impl Recorder for Hurries {
+    fn record(&self, record: &Record) {
+        let scheduler = self.0.lock().unwrap().upgrade();
+        if let (Record::Call { operation: Operation::Remap, .. }, Some(scheduler)) = (record, scheduler) {
+            scheduler.online().leave();
+        }
+    }
+}
+
+#[test]
+fn an_unregistered_queue_is_not_taken_again_by_a_request_that_comes_at_once() {
+    let fake = Fake::with(&[7], 2, 1);
+    let hurries = Arc::new(Hurries::default());
+    let scheduler = Arc::new(builder(&fake, "unmap").recorder(hurries.clone()).build().unwrap());
+    for id in 0..2 {
+        scheduler.register_offline(q(7, id), A).unwrap();
+    }
+    let online = scheduler.online();
+    *hurries.0.lock().unwrap() = Arc::downgrade(&scheduler);
+    scheduler.unregister(q(7, 1)).unwrap();
+    *hurries.0.lock().unwrap() = Weak::new();
+    assert_eq!(fake.machine().held(), [q(7, 0)].into());
+    drop(online);
+    assert!(fake.machine().held().is_empty());
 }

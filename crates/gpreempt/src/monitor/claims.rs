@@ -148,12 +148,13 @@ impl Window {
     }
 
     /// Those of these that somebody else claims, too: [`Window::claimed_elsewhere`] for many.
-    pub(crate) fn elsewhere(&self, queues: &[(QueueId, GpuId)]) -> Vec<(QueueId, GpuId)> {
+    pub(crate) fn elsewhere(&self, queues: &[(QueueId, GpuId)]) -> Vec<QueueId> {
         let state = self.claims.lock();
         if state.windows.iter().all(|(id, names)| *id == self.id || names.is_empty()) {
             return Vec::new();
         }
-        queues.iter().filter(|(queue, gpu)| state.claimed(*queue, *gpu, |id| id != self.id)).copied().collect()
+        let theirs = queues.iter().filter(|(queue, gpu)| state.claimed(*queue, *gpu, |id| id != self.id));
+        theirs.map(|(queue, _)| *queue).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeSet<Name>)) {

@@ -168,13 +168,11 @@ impl Shared {
         let claim = self.claim_domains(keys);
         // May wait for a monitor, so neither under the lock; and read last, for claiming may have waited, too.
         self.agree_on_online();
-        let mut left = self.claims.cleaned();
         let queues = self.lock().offline_of(&claim.keys);
-        let elsewhere = self.window.elsewhere(&queues);
-        left.extend(elsewhere.iter().map(|(queue, _)| *queue));
+        let away = self.kept_away(&queues);
         // Unlocked before the claim ends, on the way out of a panic as well: ending it locks.
         let mut state = self.lock();
-        let mut plan = plan(&mut state, &claim.keys, &left);
+        let mut plan = plan(&mut state, &claim.keys, &away);
         let panicked = plan.error.take();
         if let Some(error) = &panicked {
             tracing::error!(%error, "a policy must not panic");
@@ -186,7 +184,7 @@ impl Shared {
             // Queues that are left to a monitor end their claim without a call.
             let released = state.release_claims(&claim.keys);
             drop(state);
-            self.release(&released, &elsewhere);
+            self.release(&released, &away, &queues);
             return Done { step: Step { error: panicked, ..Step::default() }, errors: Vec::new() };
         }
         drop(state);
@@ -216,7 +214,7 @@ impl Shared {
         }
         let released = state.release_claims(&claim.keys);
         drop(state);
-        self.release(&released, &elsewhere);
+        self.release(&released, &away, &queues);
         drop(claim);
         self.publish(&records);
         let step = Step {
@@ -229,19 +227,26 @@ impl Shared {
         Done { step, errors: outcome.errors }
     }
 
+    /// Queues that others keep away: a monitor because they are idle, or, of these, another window.
+    fn kept_away(&self, queues: &[(QueueId, GpuId)]) -> BTreeSet<QueueId> {
+        let mut away = self.claims.cleaned();
+        away.extend(self.window.elsewhere(queues));
+        away
+    }
+
     /// Ends claims. A queue that was left to somebody who has let go of it meanwhile, and may have left it to us, is
     /// ours to map after all.
-    fn release(&self, released: &[Selector], elsewhere: &[(QueueId, GpuId)]) {
+    fn release(&self, released: &[Selector], away: &BTreeSet<QueueId>, queues: &[(QueueId, GpuId)]) {
         if released.is_empty() {
             return;
         }
         self.window.release(released);
-        if elsewhere.is_empty() {
+        if away.is_empty() {
             return;
         }
-        let still: BTreeSet<QueueId> = self.window.elsewhere(elsewhere).into_iter().map(|(queue, _)| queue).collect();
+        let still = self.kept_away(queues);
         let now = self.host.now();
-        for (queue, _) in elsewhere.iter().filter(|(queue, _)| !still.contains(queue)) {
+        for queue in away.difference(&still) {
             self.lock().correct(*queue, true, now);
         }
     }
