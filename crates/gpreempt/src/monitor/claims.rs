@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
+
 use crate::driver::Selector;
 use crate::queue::{GpuId, Pid, QueueId};
 
@@ -17,7 +19,7 @@ pub struct Claims {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     next: u64,
-    windows: BTreeMap<u64, BTreeSet<Name>>,
+    windows: BTreeMap<u64, FxHashSet<Name>>,
     online: BTreeMap<QueueId, Option<Duration>>,
     /// By monitor.
     cleaned: BTreeMap<u64, BTreeSet<QueueId>>,
@@ -85,7 +87,7 @@ impl State {
     /// Where the node is not known, a claim on any node covers the queue.
     fn claimed(&self, queue: QueueId, gpu: GpuId, of: impl Fn(u64) -> bool) -> bool {
         let QueueId { pid, id } = queue;
-        let covers = |window: &BTreeSet<Name>| {
+        let covers = |window: &FxHashSet<Name>| {
             if gpu == GpuId::ALL {
                 return window.iter().any(|&(of, queue, _)| of == pid && queue.is_none_or(|queue| queue == id));
             }
@@ -157,7 +159,7 @@ impl Window {
         theirs.map(|(queue, _)| *queue).collect()
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<Name>)) {
+    fn change(&self, change: impl FnOnce(&mut FxHashSet<Name>)) {
         if let Some(claimed) = self.claims.lock().windows.get_mut(&self.id) {
             change(claimed);
         }
