@@ -7,42 +7,14 @@ use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::time::Duration;
 
 use gpreempt::driver::{Capabilities, Selector};
-use gpreempt::sched::policy::named;
-use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
+use gpreempt::sched::{Scheduler, Scope};
 use gpreempt::stats::{Operation, Phase};
 use gpreempt::trace::{Record, Recorder};
 use gpreempt::{ErrorKind, GpuId, PolicyFlags, QueueId};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-use sched_fake::{Call, Fake, Hook, MAX_HOLD, ROUND, SLOTS, ms, q};
-
-const A: GpuId = GpuId(100);
-const B: GpuId = GpuId(101);
-
-fn builder(fake: &Arc<Fake>, policy: &str) -> SchedulerBuilder {
-    Scheduler::builder(fake.clone(), fake.clone()).policy(named(policy).unwrap())
-}
-
-/// A scheduler whose offline processes are registered.
-fn scheduler(fake: &Arc<Fake>, policy: &str, pids: &[u32]) -> Scheduler {
-    let scheduler = builder(fake, policy).build().unwrap();
-    for pid in pids {
-        scheduler.register_offline_process(*pid).unwrap();
-    }
-    scheduler
-}
-
-/// Lets time pass, ticking when a tick is due.
-fn pass(fake: &Fake, scheduler: &Scheduler, time: Duration) {
-    use gpreempt::host::Host;
-    let end = fake.now() + time;
-    while fake.now() < end {
-        let wakeup = scheduler.next_wakeup().map_or(end, |wakeup| wakeup.min(end));
-        fake.pass(wakeup.saturating_sub(fake.now()));
-        scheduler.tick();
-    }
-}
+use sched_fake::{A, B, Call, Fake, Hook, MAX_HOLD, ROUND, SLOTS, builder, ms, pass, q, scheduler};
 
 #[test]
 fn nested_requests_of_many_threads_unmap_once_and_remap_once() {

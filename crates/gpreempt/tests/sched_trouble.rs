@@ -8,40 +8,14 @@ use std::time::Duration;
 use gpreempt::driver::{Capabilities, Driver, Selector};
 use gpreempt::host::Host;
 use gpreempt::monitor::{Claims, Window};
-use gpreempt::sched::policy::{Decision, Policy, Setup, Unmap, View, named};
-use gpreempt::sched::{Scheduler, SchedulerBuilder, Scope};
+use gpreempt::sched::policy::{Decision, Policy, Setup, Unmap, View};
+use gpreempt::sched::{Scheduler, Scope};
 use gpreempt::stats::Operation;
 use gpreempt::trace::{Record, Recorder};
 use gpreempt::{GpuId, PolicyFlags};
 use nix::errno::Errno;
 
-use sched_fake::{Call, Fake, MAX_HOLD, ms, q};
-
-const A: GpuId = GpuId(100);
-const B: GpuId = GpuId(101);
-
-fn builder(fake: &Arc<Fake>, policy: &str) -> SchedulerBuilder {
-    Scheduler::builder(fake.clone(), fake.clone()).policy(named(policy).unwrap())
-}
-
-/// A scheduler whose offline processes are registered.
-fn scheduler(fake: &Arc<Fake>, policy: &str, pids: &[u32]) -> Scheduler {
-    let scheduler = builder(fake, policy).build().unwrap();
-    for pid in pids {
-        scheduler.register_offline_process(*pid).unwrap();
-    }
-    scheduler
-}
-
-/// Lets time pass, ticking when a tick is due.
-fn pass(fake: &Fake, scheduler: &Scheduler, time: Duration) {
-    let end = fake.now() + time;
-    while fake.now() < end {
-        let wakeup = scheduler.next_wakeup().map_or(end, |wakeup| wakeup.min(end));
-        fake.pass(wakeup.saturating_sub(fake.now()));
-        scheduler.tick();
-    }
-}
+use sched_fake::{A, B, Call, Fake, MAX_HOLD, builder, ms, pass, q, scheduler};
 
 /// Runs it elsewhere, so that a deadlock fails the test instead of hanging it.
 fn ends(what: impl FnOnce() + Send + 'static) -> bool {

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use gpreempt::driver::{Batch, Capabilities, Driver, Event, EventKind, Outcome, QueueStatus, Selector, Tier, Want};
 use gpreempt::host::{Alarm, Array, Host, Identity, RawFile, Readiness, SysResult, Wake};
+use gpreempt::sched::policy::named;
+use gpreempt::sched::{Scheduler, SchedulerBuilder};
 use gpreempt::{Error, GpuId, HqdStatus, Pid, PolicyFlags, QueueId, QueueState, QueueType, Reservation, Result};
 use nix::errno::Errno;
 
@@ -527,5 +529,32 @@ impl Driver for Fake {
     fn abandon(&self) {}
     fn events(&self) -> Result<Vec<Event>> {
         Ok(std::mem::take(&mut self.machine().events))
+    }
+}
+
+/// The nodes of a [`Fake`] with two.
+pub const A: GpuId = GpuId(100);
+pub const B: GpuId = GpuId(101);
+
+pub fn builder(fake: &Arc<Fake>, policy: &str) -> SchedulerBuilder {
+    Scheduler::builder(fake.clone(), fake.clone()).policy(named(policy).unwrap())
+}
+
+/// A scheduler whose offline processes are registered.
+pub fn scheduler(fake: &Arc<Fake>, policy: &str, pids: &[u32]) -> Scheduler {
+    let scheduler = builder(fake, policy).build().unwrap();
+    for pid in pids {
+        scheduler.register_offline_process(*pid).unwrap();
+    }
+    scheduler
+}
+
+/// Lets time pass, ticking when a tick is due.
+pub fn pass(fake: &Fake, scheduler: &Scheduler, time: Duration) {
+    let end = fake.now() + time;
+    while fake.now() < end {
+        let wakeup = scheduler.next_wakeup().map_or(end, |wakeup| wakeup.min(end));
+        fake.pass(wakeup.saturating_sub(fake.now()));
+        scheduler.tick();
     }
 }
