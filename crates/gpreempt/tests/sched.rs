@@ -560,21 +560,6 @@ fn statistics_tell_calls_and_requests_apart() {
     );
 }
 
-/// No bound is asserted on the wall; this shows the figure (`cargo test --release -- --ignored --nocapture cost`).
-#[test]
-#[ignore = "a measurement"]
-fn request_cost() {
-    let fake = Fake::with(&[7, 8, 9], 32, 8);
-    let scheduler = scheduler(&fake, "unmap", &[7, 8, 9]);
-    let begin = std::time::Instant::now();
-    for _ in 0..20_000 {
-        drop(scheduler.online());
-        fake.machine().calls.clear();
-    }
-    println!("{:.1} us per window of 96 queues on 8 nodes", begin.elapsed().as_secs_f64() * 1e6 / 2e4);
-    assert_eq!(scheduler.stats().report().operations[&Operation::Unmap].calls, 20_000);
-}
-
 #[derive(Clone, Debug)]
 enum Op {
     Enter(u8),

@@ -1,10 +1,10 @@
 //! Statistics: what was recorded is what is reported, in the units that the names say.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use gpreempt::QueueState;
 use gpreempt::driver::{Batch, Outcome, Selector};
 use gpreempt::stats::{Operation, Phase, Stats};
-use gpreempt::{QueueState, session};
 use nix::errno::Errno;
 
 fn us(us: u64) -> Duration {
@@ -84,18 +84,4 @@ fn the_report_is_json_with_units_in_its_names() {
     assert_eq!(swap["phases"]["slowest-node"]["count"], 1);
     assert!(swap["phases"]["total"]["p99_us"].as_f64().is_some_and(|p99| (p99 - 100.0).abs() < 0.1));
     assert_eq!(swap["queues"]["total"], 3);
-}
-
-/// No bound is asserted on the wall; this shows the figure (`cargo test --release -- --ignored --nocapture recording`).
-#[test]
-#[ignore = "a measurement"]
-fn recording_cost() {
-    let stats = Stats::new();
-    let batch = batch(400, session::MAX_QUEUES as u32, None);
-    let begin = Instant::now();
-    for n in 0..1_000_000 {
-        stats.record_batch(Operation::Unmap, us(500 + n % 100), &batch);
-    }
-    println!("{:.0} ns per record_batch", begin.elapsed().as_nanos() as f64 / 1e6);
-    assert_eq!(stats.report().operations[&Operation::Unmap].calls, 1_000_000);
 }
