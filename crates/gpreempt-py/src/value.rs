@@ -126,8 +126,8 @@ value_class! {
     QueueStatus {
         /// GPU, by its topology `gpu_id`.
         gpu_id: u32,
-        /// KFD priority, 0 to 15.
-        priority: u32,
+        /// KFD priority, 0 to 15; None where the tier does not tell it.
+        priority: Option<u32>,
         /// Policy in force, `QueuePolicy` bits.
         policy: u32,
         /// State, the bits of `KFD_GPREEMPT_STATE_*` in the kernel's header; 1 = in the runlist, 8 = held unmapped.

@@ -109,7 +109,7 @@ fn a_queue_created_inside_a_window_is_caught_and_released() {
 
 #[test]
 fn without_holding_new_queues_the_next_tick_catches_them() {
-    let fake = Fake::without(Capabilities::POLICY);
+    let fake = Fake::without(Capabilities::POLICY | Capabilities::HOLD_NEW);
     fake.machine().create(q(7, 0), A);
     let preemptible = |fake: &Fake| {
         use gpreempt::driver::Driver;

@@ -54,8 +54,12 @@ bitflags! {
         const SWAP = 16;
         /// Queue and target policies.
         const POLICY = 32;
-        /// Node and queue status.
+        /// Queue status.
         const STATUS = 64;
+        /// Node status.
+        const SLOTS = 128;
+        /// Queues that a target creates during a hold of all its queues start held.
+        const HOLD_NEW = 256;
     }
 }
 
@@ -145,10 +149,10 @@ pub struct QueueStatus {
     pub state: QueueState,
     /// Policy in force.
     pub policy: PolicyFlags,
-    /// KFD priority, 0 to 15.
-    pub priority: u32,
-    /// KFD percentage.
-    pub percent: u32,
+    /// KFD priority, 0 to 15, where the driver can tell.
+    pub priority: Option<u32>,
+    /// KFD percentage, where the driver can tell.
+    pub percent: Option<u32>,
     /// Ring address in the owner.
     pub ring_base: u64,
     /// Read and write pointer, where asked for and readable.
@@ -209,8 +213,18 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Which tier this is.
     fn tier(&self) -> Tier;
 
-    /// What it can do.
+    /// What it can do, for some target at least.
     fn capabilities(&self) -> Capabilities;
+
+    /// Which tier a process is reached by. None where it is not attached and several are possible.
+    fn tier_of(&self, _pid: Pid) -> Option<Tier> {
+        Some(self.tier())
+    }
+
+    /// What it can do to the queues of a process.
+    fn capabilities_of(&self, _pid: Pid) -> Capabilities {
+        self.capabilities()
+    }
 
     /// Longest hold without a heartbeat, after which queues run again by themselves; None where there is no watchdog.
     fn max_hold(&self) -> Option<Duration>;
@@ -226,6 +240,14 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// # Errors
     /// ESRCH, EPERM.
     fn attach(&self, pid: Pid) -> Result<u32>;
+
+    /// As [`Driver::attach`] for looking only: does not attach where that would disturb the process or others.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where it would; else as [`Driver::attach`].
+    fn glance(&self, pid: Pid) -> Result<u32> {
+        self.attach(pid)
+    }
 
     /// When the process that a pid is bound to started: its identity beside the pid. None where it is not attached.
     fn started(&self, _pid: Pid) -> Option<Duration> {
@@ -250,7 +272,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// As [`Driver::unmap`].
     fn remap(&self, selectors: &[Selector]) -> Result<Batch>;
 
-    /// Unmaps some and maps others in one round. Outcomes: first those of `unmap`, then those of `remap`.
+    /// Unmaps some and maps others, in one round where all their owners are reached by a tier that can. Outcomes: first those of `unmap`, then those of `remap`.
     ///
     /// # Errors
     /// As [`Driver::unmap`]; EOPNOTSUPP without [`Capabilities::SWAP`].
@@ -271,7 +293,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Slots of one node.
     ///
     /// # Errors
-    /// EOPNOTSUPP without [`Capabilities::STATUS`]; ENOENT.
+    /// EOPNOTSUPP without [`Capabilities::SLOTS`]; ENOENT.
     fn node_status(&self, gpu: GpuId) -> Result<HqdStatus>;
 
     /// State of the queues that a selector names.

@@ -300,7 +300,7 @@ impl Driver for PatchedDriver {
             (KFD_GPREEMPT_CAP_WAVES, Capabilities::WAVES),
             (KFD_GPREEMPT_CAP_SWAP, Capabilities::SWAP),
         ];
-        let always = Capabilities::POLICY | Capabilities::STATUS;
+        let always = Capabilities::POLICY | Capabilities::STATUS | Capabilities::SLOTS | Capabilities::HOLD_NEW;
         known.iter().filter(|(bit, _)| caps & bit != 0).fold(always, |all, &(_, capability)| all | capability)
     }
 
@@ -527,8 +527,8 @@ fn status(pid: Pid, raw: &kfd_gpreempt_queue_status) -> QueueStatus {
         },
         state: QueueState::from_bits_retain(raw.state),
         policy: PolicyFlags::from_bits_retain(raw.policy_flags),
-        priority: raw.priority,
-        percent: raw.percent,
+        priority: Some(raw.priority),
+        percent: Some(raw.percent),
         ring_base: raw.ring_base,
         pointers: (raw.flags & KFD_GPREEMPT_POINTERS_VALID != 0).then_some((raw.read_ptr, raw.write_ptr)),
         waves: (raw.flags & KFD_GPREEMPT_WAVES_VALID != 0).then_some(raw.waves),

@@ -137,9 +137,9 @@ impl MonitorBuilder {
             let marks = format!("marks {} and {} are not 0 <= low <= high <= 1", self.low, self.high);
             return Err(fail(Errno::EINVAL).because(marks));
         }
-        let mut needed = Capabilities::STATUS;
+        let mut needed = Capabilities::SLOTS;
         if self.clean || self.lazy {
-            needed |= Capabilities::POINTERS | Capabilities::WAVES;
+            needed |= Capabilities::STATUS | Capabilities::POINTERS | Capabilities::WAVES;
         }
         let missing = needed - self.driver.capabilities();
         if !missing.is_empty() {

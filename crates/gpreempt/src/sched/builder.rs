@@ -138,7 +138,7 @@ impl SchedulerBuilder {
             beat: self.driver.max_hold().map(|hold| hold * 2 / 5),
             cap,
             watchdog: self.driver.max_hold().is_some(),
-            hold_new: capabilities.contains(Capabilities::POLICY),
+            hold_new: capabilities.contains(Capabilities::HOLD_NEW),
             always_lazy: setup.queue_policy.contains(PolicyFlags::LAZY_ACTIVATION),
             marks: setup.queue_policy | PolicyFlags::PREEMPTIBLE,
             poll: watched.then_some(POLL),

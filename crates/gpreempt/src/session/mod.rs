@@ -535,7 +535,7 @@ fn named_twice(handles: &[u32]) -> Option<u32> {
 }
 
 fn fill_in(info: &mut QueueInfo, status: &QueueStatus) {
-    info.priority = Some(status.priority);
+    info.priority = status.priority;
     info.ring_base = Some(status.ring_base);
     info.active = Some(status.state.contains(QueueState::ACTIVE));
     info.idle = match status.pointers {
