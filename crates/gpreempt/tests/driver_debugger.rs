@@ -9,7 +9,7 @@ use gpreempt::driver::debugger::{Calls, DebuggerDriver};
 use gpreempt::driver::{Capabilities, Driver, Selector, Tier, Want};
 use gpreempt::host::Host;
 use gpreempt::host::sim::SimHost;
-use gpreempt::{ErrorKind, GpuId, PolicyFlags, QueueId};
+use gpreempt::{ErrorKind, GpuId, PolicyFlags, QueueId, QueueState};
 use gpreempt_sim::config::ProcessSpec;
 use machine::*;
 use nix::errno::Errno;
@@ -151,20 +151,115 @@ fn a_stock_kernel_is_spared_a_target_that_may_lack_a_vm_on_a_later_node() {
 fn what_a_debugger_cannot_do_names_the_tier_that_can() {
     let host = machine(1).stock().boot();
     let driver = debugger(&host, Calls::PerProcess);
-    assert_eq!(
-        (driver.tier(), driver.capabilities(), driver.max_hold()),
-        (Tier::Debugger, Capabilities::empty(), None)
-    );
+    assert_eq!((driver.tier(), driver.capabilities(), driver.max_hold()), (Tier::Debugger, Capabilities::STATUS, None));
     let none = PolicyFlags::empty();
     for error in [
         driver.swap(&[], &[], NOW).unwrap_err(),
         driver.set_policy(queue(100, 0), none, none).unwrap_err(),
         driver.set_reservation(GpuId::ALL, 1, 1).unwrap_err(),
         driver.node_status(GpuId(1)).unwrap_err(),
-        driver.queue_status(queue(100, 0), Want::default()).unwrap_err(),
         driver.events().unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().ends_with("use a kernel with the series in kernel-patch/ (tier patched)"), "{error}");
     }
+}
+
+#[test]
+fn a_status_says_what_this_debugger_holds_and_not_what_it_cannot_see() {
+    let host = machine(2).stock().guest(guest(100, [busy(0, 1), busy(1, 1)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    driver.unmap(&[queue(100, 1)], NOW).unwrap();
+    host.sleep(ms(5));
+    let statuses = driver.queue_status(Selector::process(100), Want { pointers: true, waves: true }).unwrap();
+    let about: Vec<_> = statuses.iter().map(|status| (status.queue.id, status.gpu, status.state)).collect();
+    let held = QueueState::SUSPENDED | QueueState::PREEMPTED | QueueState::MINE;
+    assert_eq!(about, [(0, gpu(&host, 0), QueueState::ACTIVE), (1, gpu(&host, 1), held)]);
+    assert!(statuses[1].held >= ms(5) && statuses[0].held.is_zero());
+    assert!(statuses.iter().all(|it| it.priority.is_none() && it.pointers.is_none() && it.waves.is_none()));
+    driver.remap(&[queue(100, 1)]).unwrap();
+    assert_eq!(driver.queue_status(queue(100, 1), Want::default()).unwrap()[0].state, QueueState::ACTIVE);
+    assert_eq!(driver.queue_status(queue(100, 9), Want::default()).unwrap_err().errno(), Errno::ENOENT);
+}
+
+#[test]
+fn what_is_where_it_shall_be_costs_no_round() {
+    let host = machine(1).stock().guest(guest(100, [busy(0, 2)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    driver.remap(&[queue(100, 0)]).unwrap();
+    let rounds = || host.machine().counters().unmap_rounds;
+    let before = rounds();
+    assert_eq!(driver.remap(&[queue(100, 0)]).unwrap().rounds, 0);
+    assert_eq!(driver.unmap(&[queue(100, 0)], NOW).unwrap().rounds, 1);
+    let again = driver.unmap(&[queue(100, 0)], NOW).unwrap();
+    assert_eq!((again.rounds, again.outcomes[0].errno, again.outcomes[0].queues), (0, None, 1));
+    assert_eq!(rounds() - before, 1);
+    assert_eq!(driver.unmap(&[queue(100, 0), queue(100, 1)], NOW).unwrap().rounds, 1);
+    assert_eq!(progress(&host, 100, 2), [false, false]);
+}
+
+#[test]
+fn a_debugger_that_dies_leaves_nothing_stopped() {
+    let host = machine(2).stock().guest(guest(100, [busy(0, 1), busy(1, 1)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    driver.unmap(&[Selector::process(100)], NOW).unwrap();
+    assert_eq!(progress(&host, 100, 2), [false, false]);
+    host.machine().kill(ME).unwrap();
+    host.sleep(ms(10));
+    assert_eq!(progress(&host, 100, 2), [true, true]);
+    std::mem::forget(driver);
+}
+
+#[test]
+fn a_later_process_with_the_same_pid_is_another_one() {
+    let host = machine(1).stock().guest(guest(100, [busy(0, 1)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    driver.attach(100).unwrap();
+    let first = driver.started(100).unwrap();
+    let of_first = Selector { started: Some(first), ..queue(100, 0) };
+    driver.unmap(&[of_first], NOW).unwrap();
+    host.machine().kill(100).unwrap();
+    assert_eq!(driver.unmap(&[of_first], NOW).unwrap().outcomes[0].errno, Some(Errno::ESRCH));
+    host.sleep(ms(100));
+    host.machine().spawn(&guest(100, [busy(0, 1)])).unwrap();
+    assert_eq!(driver.attach(100).unwrap(), 1);
+    assert_ne!(driver.started(100).unwrap(), first);
+    assert_eq!(driver.unmap(&[of_first], NOW).unwrap().outcomes[0].errno, Some(Errno::ESRCH));
+    assert_eq!(progress(&host, 100, 1), [true], "the old name reaches nobody");
+    assert_eq!(driver.unmap(&[queue(100, 0)], NOW).unwrap().outcomes[0].errno, None);
+    assert_eq!(progress(&host, 100, 1), [false]);
+}
+
+#[test]
+fn a_process_that_may_not_be_traced_is_refused_with_the_reason_and_a_remedy() {
+    let foreign = ProcessSpec { uid: Some(UID + 1), ..guest(300, [busy(0, 1)]) };
+    let host = machine(1).stock().guest(foreign).boot();
+    let error = debugger(&host, Calls::PerProcess).attach(300).unwrap_err();
+    assert_eq!(error.errno(), Errno::EPERM);
+    let says = error.to_string();
+    assert!(
+        says.contains("belongs to uid 1001, this process to uid 1000") && says.contains("run as uid 1001"),
+        "{says}"
+    );
+}
+
+#[test]
+fn looking_at_a_process_does_not_debug_it() {
+    let host = machine(1).stock().guest(guest(100, [busy(0, 1)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    assert_eq!(driver.glance(100).unwrap_err().errno(), Errno::EOPNOTSUPP);
+    assert_eq!(debugger(&host, Calls::PerProcess).attach(100).unwrap(), 1, "nobody debugs it");
+    driver.attach(100).unwrap();
+    assert_eq!(driver.glance(100).unwrap(), 1, "a target already");
+}
+
+#[test]
+fn a_grace_period_is_rounded_up_to_the_units_of_the_hardware_and_cut_where_it_cannot_count() {
+    let host = machine(1).stock().guest(guest(100, [busy(0, 1)])).boot();
+    let driver = debugger(&host, Calls::PerProcess);
+    let batch = driver.unmap(&[queue(100, 0)], Duration::from_micros(100)).unwrap();
+    // 100 us are 142 units of 1000 clocks at 1420 MHz.
+    assert_eq!(batch.grace, Duration::from_nanos(142 * 1_000_000 / 1420));
+    let long = driver.unmap(&[queue(100, 0)], Duration::from_secs(1)).unwrap();
+    assert_eq!(long.grace, Duration::from_nanos(255 * 1_000_000 / 1420));
 }

@@ -4,6 +4,8 @@
 //! drivers, by other numbers. `NSpid` in `/proc/<pid>/status` lists one number per namespace, from the one that `/proc`
 //! was mounted in to the process's own.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 
 use super::text::{list_unless_gone, malformed, read_unless_gone};
@@ -18,6 +20,12 @@ pub struct Status {
     pub uid: u32,
     /// Its pid in every namespace from that of `/proc` to its own.
     pub namespace_pids: Vec<Pid>,
+    /// Who traces it, 0 = nobody.
+    pub tracer: Pid,
+    /// Effective capabilities, one bit each.
+    pub effective_capabilities: u64,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// Reads `/proc/<pid>/status`.
@@ -35,6 +43,14 @@ pub fn parse_status(path: &str, text: &str) -> Result<Status> {
         } else if let Some(pids) = line.strip_prefix("NSpid:") {
             let pids: Option<Vec<Pid>> = pids.split_ascii_whitespace().map(|pid| pid.parse().ok()).collect();
             status.namespace_pids = pids.ok_or_else(|| wrong("a line of pids"))?;
+        } else if let Some(pid) = line.strip_prefix("TracerPid:") {
+            status.tracer = pid.trim().parse().map_err(|_| wrong("a pid"))?;
+        } else if let Some(mask) = line.strip_prefix("CapEff:") {
+            status.effective_capabilities =
+                u64::from_str_radix(mask.trim(), 16).map_err(|_| wrong("a hexadecimal mask"))?;
+        } else if let Some(groups) = line.strip_prefix("Groups:") {
+            let groups: Option<Vec<u32>> = groups.split_ascii_whitespace().map(|id| id.parse().ok()).collect();
+            status.groups = groups.ok_or_else(|| wrong("a line of group ids"))?;
         }
     }
     Ok(status)
@@ -45,8 +61,18 @@ pub fn parse_cgroup(text: &str) -> &str {
     text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default()
 }
 
+/// When a process started, after boot; None where it is gone or `/proc` does not say.
+pub fn started(host: &dyn Host, pid: Pid) -> Option<Duration> {
+    let stat = host.read_text(&format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, brackets too.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    // USER_HZ is 100 on every architecture that amdgpu runs on.
+    Some(Duration::from_millis(ticks * 10))
+}
+
 /// `/proc/<pid>/status` of a process that may be gone or hidden.
-pub(super) fn status(host: &dyn Host, name: &str) -> Result<Option<Status>> {
+pub(crate) fn status(host: &dyn Host, name: &str) -> Result<Option<Status>> {
     let path = format!("/proc/{name}/status");
     match host.read_text(&path) {
         Ok(text) => parse_status(&path, &text).map(Some),

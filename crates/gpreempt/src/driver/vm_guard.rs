@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::discover::sysfs;
 use crate::error::Result;
 use crate::host::Host;
-use crate::queue::{GpuId, Pid};
+use crate::queue::GpuId;
 
 /// Knows the order of the nodes.
 #[derive(Debug)]
@@ -24,21 +24,24 @@ impl VmGuard {
     }
 
     /// Whether suspending queues on `named` is safe for a process with queues on `has_queue`.
+    /// `kfd_pid`: its name in KFD's files, where known.
     pub(super) fn allows(
         &self,
         host: &dyn Host,
-        pid: Pid,
+        kfd_pid: Option<u32>,
         named: &BTreeSet<GpuId>,
         has_queue: &BTreeSet<GpuId>,
     ) -> bool {
         let first = self.order.iter().position(|gpu| named.contains(gpu));
         let Some(first) = first else { return false };
-        self.order[first..].iter().all(|&gpu| has_queue.contains(&gpu) || shows_vm(host, pid, gpu))
+        self.order[first..]
+            .iter()
+            .all(|&gpu| has_queue.contains(&gpu) || kfd_pid.is_some_and(|pid| shows_vm(host, pid, gpu)))
     }
 }
 
 /// A node that the process may not use has no `vram` file: the kernel does not visit it.
-fn shows_vm(host: &dyn Host, pid: Pid, gpu: GpuId) -> bool {
+fn shows_vm(host: &dyn Host, pid: u32, gpu: GpuId) -> bool {
     match host.read_text(&format!("/sys/class/kfd/kfd/proc/{pid}/vram_{}", gpu.0)) {
         Ok(bytes) => bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0),
         Err(nix::errno::Errno::ENOENT) => host.list(&format!("/sys/class/kfd/kfd/proc/{pid}")).is_ok(),
