@@ -124,8 +124,8 @@ fn a_stock_kernel_is_not_patched_and_says_what_helps() {
     let error = PatchedDriver::open(host).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "opening a preemption lease (/dev/kfd): this kernel has no gpreempt commands (EOPNOTSUPP); apply the series in \
-         kernel-patch/ to this kernel, or use the simulated machine (GPREEMPT_BACKEND=sim)"
+        "opening a preemption lease (/dev/kfd): this kernel has no gpreempt commands, it answers ENOTTY (EOPNOTSUPP); \
+         apply the series in kernel-patch/ to this kernel, or use the simulated machine (GPREEMPT_BACKEND=sim)"
     );
 }
 
