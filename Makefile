@@ -19,7 +19,10 @@ test: ## Every test that needs no kernel build
 	@kernel-patch/fetch-uapi
 	@GPREEMPT_REQUIRE_KFD_UAPI=1 scripts/test
 
-test-kernel: ## The KFD series, under QEMU; DEBUG=1 on a debug kernel, FULL=1 with mutations and more fuzzing
+test-kernel: ## The KFD series, under QEMU; DEBUG=1 on a debug kernel, FULL=1 with mutations and more, SHARD=k/n for a part of that
+	@scripts/setup kernel
+	@cargo build --release --quiet --package gpreempt-capi --package gpreempt-cli
+	@scripts/wheel
 	@kernel-patch/test
 
 lib: ## target/release/libgpreempt_poc_v2.so and the gpreempt command

@@ -1,0 +1,48 @@
+# What users of the project see on a machine without a GPU: the library, the wheel, the command. The first line of the
+# script that runs sets $expect to the tier that is there, patched, or to stock where there is none.
+/amdgpu || exit 1
+failed=0
+/library "$expect" /libgpreempt_poc_v2.so || failed=1
+/python3 /user.py "$expect" || failed=1
+
+number=0
+check() { # check WHAT COMMAND...
+    what=$1
+    number=$((number + 1))
+    shift
+    if "$@" >/tmp/output 2>&1; then
+        echo "ok $number gpreempt: $what"
+    else
+        failed=1
+        sed 's/^/# /' /tmp/output /tmp/said
+        echo "not ok $number gpreempt: $what"
+    fi
+}
+says() {
+    grep -qF "$1" /tmp/said
+}
+zero_queues() {
+    /gpreempt queues --json >/tmp/said 2>&1 && says '"queues": []'
+}
+fails() {
+    ! /gpreempt "$@" >/tmp/said 2>&1
+}
+
+if [ "$expect" = patched ]; then
+    check "doctor ends well" sh -c '/gpreempt doctor --json >/tmp/said 2>&1'
+    check "doctor chooses tier patched" says '"chosen": "patched"'
+    check "doctor has the lease for evidence" says 'the kernel answers with a lease'
+    check "status fails" fails status
+    check "status says that there are zero nodes" says 'no GPU in the topology'
+    check "queues finds none" zero_queues
+else
+    check "doctor fails" fails doctor --json
+    check "doctor chooses no tier" says '"chosen": null'
+    check "doctor says that tier patched is not usable" grep -A1 '"tier": "patched"' /tmp/said
+    check "doctor has ENOTTY for evidence" says 'this kernel has no gpreempt commands, it answers ENOTTY'
+    check "doctor names the remedy" says 'apply the series in kernel-patch/'
+    check "status fails" fails status
+    check "status says why" says 'it answers ENOTTY'
+fi
+rmmod amdgpu || failed=1
+exit $failed
