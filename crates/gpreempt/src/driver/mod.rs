@@ -25,6 +25,8 @@ use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueId, QueueState, Queu
 pub enum Tier {
     /// The gpreempt KFD series.
     Patched,
+    /// An agent in the target on a stock kernel.
+    Agent,
     /// DBG_TRAP on a stock kernel.
     Debugger,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Tier::Patched => "patched",
+            Tier::Agent => "agent",
             Tier::Debugger => "debugger",
         })
     }
