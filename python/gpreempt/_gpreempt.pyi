@@ -356,8 +356,8 @@ class Session:
     None in an argument means: as the environment says, and without that the default.
 
     Args:
-        backend: `auto` (the real machine, or the simulated one only where there is no /dev/kfd), `patched` or `sim`;
-            `GPREEMPT_BACKEND`.
+        backend: `auto` (for each process the best tier of the real machine that reaches it, or the simulated machine only
+            where there is no /dev/kfd), `patched`, `debugger` or `sim`; `GPREEMPT_BACKEND`.
         clock: of the simulated machine: `real` or `virtual`; `GPREEMPT_SIM_CLOCK`.
         cost_model: its cost model, a name or a file; `GPREEMPT_SIM_COST_MODEL`.
         scenario: its scenario file; `GPREEMPT_SIM_SCENARIO`.
@@ -539,6 +539,14 @@ class Session:
 
         Raises:
             QueueNotFoundError: no such GPU.
+        """
+    def tier_of(self, /, queue: int | QueueInfo) -> str:
+        """
+        The tier that a queue's process is reached by.
+        """
+    def tiers(self, /) -> list[str]:
+        """
+        The tiers that processes can be reached by, best first; docs/tiers.md says what each can do.
         """
     def unmap(self, /, queues: Iterable[int | QueueInfo], grace: float | timedelta = ...) -> Batch:
         """

@@ -53,7 +53,7 @@ def test_an_error_of_the_machine_names_operation_queue_and_errno(session: Sessio
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"backend": "kvm"}, "auto, patched or sim"),
+        ({"backend": "kvm"}, "debugger or sim"),
         ({"clock": "fast"}, "real or virtual"),
         ({"cost_model": "nonesuch"}, "nonesuch"),
         ({"scenario": "/nonexistent.toml"}, "/nonexistent.toml"),

@@ -9,7 +9,8 @@ const ENVIRONMENT: &str = "\
 Environment:
   GPREEMPT_LOG             log on stderr: error, warn (default), info, debug, trace
  of status, queues, doctor and the libraries:
-  GPREEMPT_BACKEND         auto (default), patched or sim
+  GPREEMPT_BACKEND         auto (default), patched, debugger or sim
+  GPREEMPT_SIM_TIER        simulated machine: patched (default), debugger or auto
   GPREEMPT_SIM_COST_MODEL  simulated machine: cost model, by name or TOML file
   GPREEMPT_SIM_SCENARIO    simulated machine: scenario, by name or TOML file
   GPREEMPT_SIM_TOPOLOGY    simulated machine: a recorded topology tree
@@ -179,10 +180,12 @@ mod tests {
     fn the_help_names_the_environment() {
         let help = super::Cli::command().render_help().to_string();
         // The variables that `SessionBuilder::from_env` reads, and the log's.
-        for name in ["BACKEND", "SIM_COST_MODEL", "SIM_SCENARIO", "SIM_TOPOLOGY", "SIM_SEED", "SIM_CLOCK", "LOG"] {
+        for name in
+            ["BACKEND", "SIM_TIER", "SIM_COST_MODEL", "SIM_SCENARIO", "SIM_TOPOLOGY", "SIM_SEED", "SIM_CLOCK", "LOG"]
+        {
             assert!(help.contains(&format!("  GPREEMPT_{name} ")), "{name}: {help}");
         }
-        assert_eq!(help.matches("GPREEMPT_").count(), 7);
+        assert_eq!(help.matches("GPREEMPT_").count(), 8);
     }
 
     #[test]

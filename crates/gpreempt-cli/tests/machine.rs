@@ -96,5 +96,5 @@ fn doctor_calls_a_machine_that_cannot_boot_unusable() {
 fn a_wrong_environment_is_wrong_usage() {
     let output = gpreempt(&["status"], &[("GPREEMPT_BACKEND", "kvm")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("auto, patched or sim"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("debugger or sim"), "{}", text(&output.stderr));
 }

@@ -27,8 +27,8 @@ pub(crate) trait Dependent: Send + Sync {
 /// None in an argument means: as the environment says, and without that the default.
 ///
 /// Args:
-///     backend: `auto` (the real machine, or the simulated one only where there is no /dev/kfd), `patched` or `sim`;
-///         `GPREEMPT_BACKEND`.
+///     backend: `auto` (for each process the best tier of the real machine that reaches it, or the simulated machine only
+///         where there is no /dev/kfd), `patched`, `debugger` or `sim`; `GPREEMPT_BACKEND`.
 ///     clock: of the simulated machine: `real` or `virtual`; `GPREEMPT_SIM_CLOCK`.
 ///     cost_model: its cost model, a name or a file; `GPREEMPT_SIM_COST_MODEL`.
 ///     scenario: its scenario file; `GPREEMPT_SIM_SCENARIO`.
@@ -127,12 +127,8 @@ impl Session {
         seed: Option<u64>,
     ) -> PyResult<Session> {
         let mut builder = detached(py, SessionBuilder::from_env)?;
-        match backend {
-            None => {}
-            Some("auto") => builder.backend = Backend::Auto,
-            Some("patched") => builder.backend = Backend::Patched,
-            Some("sim") => builder.backend = Backend::Sim,
-            Some(other) => return Err(invalid(format!("backend {other:?}: it may be auto, patched or sim"))),
+        if let Some(name) = backend {
+            builder.backend = detached(py, || Backend::named(name))?;
         }
         match clock {
             None => {}
@@ -191,6 +187,18 @@ impl Session {
             Ok(session) => format!("<gpreempt.Session: {}>", session.host().describe()),
             Err(_) => String::from("<gpreempt.Session: closed>"),
         }
+    }
+
+    /// The tiers that processes can be reached by, best first; docs/tiers.md says what each can do.
+    fn tiers(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let session = self.get()?;
+        detached(py, || Ok(session.driver().tiers().iter().map(ToString::to_string).collect()))
+    }
+
+    /// The tier that a queue's process is reached by.
+    fn tier_of(&self, py: Python<'_>, queue: Queue) -> PyResult<String> {
+        let session = self.get()?;
+        detached(py, || session.tier_of(queue.0).map(|tier| tier.to_string()))
     }
 
     /// One line that says what machine this is.

@@ -122,7 +122,12 @@ impl Error {
         self.errno
     }
 
-    fn words(&self) -> &str {
+    /// What the user can do about it, if known.
+    pub(crate) fn remedy_words(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    pub(crate) fn words(&self) -> &str {
         self.detail.as_deref().unwrap_or_else(|| self.errno.desc())
     }
 

@@ -27,4 +27,4 @@ pub use queue::{
     GpuId, HqdStatus, NodeFlags, Pid, PolicyFlags, QueueClass, QueueId, QueueInfo, QueueState, QueueType, Reservation,
     UnmapFlags,
 };
-pub use session::{Backend, Session, SessionBuilder};
+pub use session::{Backend, Session, SessionBuilder, SimTier};

@@ -91,6 +91,8 @@ fn diagnose() -> Result<Diagnosis, Failure> {
         Backend::Sim => (Some("sim"), "GPREEMPT_BACKEND=sim asks for it".to_owned()),
         _ if patched.usable => (Some("patched"), patched.says.clone()),
         Backend::Patched => (None, format!("GPREEMPT_BACKEND=patched, but {}", patched.says)),
+        Backend::Auto | Backend::Debugger if debugger.usable => (Some("debugger"), debugger.says.clone()),
+        Backend::Debugger => (None, format!("GPREEMPT_BACKEND=debugger, but {}", debugger.says)),
         Backend::Auto if !kfd && !sim.usable => (None, format!("this machine has no /dev/kfd, and {}", sim.says)),
         Backend::Auto if !kfd => {
             (Some("sim"), "this machine has no /dev/kfd, so there is no AMD GPU to use".to_owned())
@@ -100,7 +102,6 @@ fn diagnose() -> Result<Diagnosis, Failure> {
     Ok(Diagnosis { schema_version: 1, kfd, chosen, why, tiers: vec![patched, debugger, sim] })
 }
 
-/// The debugger tier serves comparisons; `auto` does not take it.
 fn debugger(host: &dyn Host, kfd: bool) -> Rung {
     let (usable, says) = if !kfd {
         (false, "there is no /dev/kfd; load amdgpu (sudo modprobe amdgpu)".to_owned())
@@ -113,7 +114,7 @@ fn debugger(host: &dyn Host, kfd: bool) -> Rung {
             true,
             format!(
                 "{found}; it needs the right to ptrace each target (kernel.yama.ptrace_scope is {}), takes the place of a \
-                 debugger or profiler, has no watchdog, and is used by comparisons alone",
+                 debugger or profiler, and has no watchdog",
                 std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
                     .map_or_else(|_| "not set".into(), |text| text.trim().to_owned())
             ),

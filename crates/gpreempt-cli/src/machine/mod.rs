@@ -35,7 +35,7 @@ fn print_json(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Failure
 fn tier(session: &Session) -> String {
     match session.host().cost_model() {
         Some(_) => "sim".to_owned(),
-        None => session.driver().tier().to_string(),
+        None => session.driver().tiers().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 

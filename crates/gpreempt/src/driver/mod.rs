@@ -6,8 +6,9 @@ mod call;
 pub mod debugger;
 mod grace;
 pub mod patched;
-mod probe;
+pub(crate) mod probe;
 mod targets;
+pub mod tiered;
 mod vm_guard;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use crate::error::Result;
 use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueId, QueueState, QueueType, Reservation};
 
 /// How a target's queues are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// The gpreempt KFD series.
@@ -218,6 +219,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
 
     /// What it can do, for some target at least.
     fn capabilities(&self) -> Capabilities;
+
+    /// All tiers that processes can be reached by, best first.
+    fn tiers(&self) -> Vec<Tier> {
+        vec![self.tier()]
+    }
 
     /// Which tier a process is reached by. None where it is not attached and several are possible.
     fn tier_of(&self, _pid: Pid) -> Option<Tier> {

@@ -15,11 +15,11 @@ use zerocopy::FromBytes;
 
 use super::call::{array, call, failure};
 use super::grace::Grace;
-use super::probe::Lease;
+use super::probe::{Lease, open_kfd};
 use super::targets::{Target, Targets};
 use super::{Batch, Capabilities, Driver, Event, EventKind, Outcome, QueueStatus, Selector, Tier, Want};
 use crate::error::{Error, Result};
-use crate::host::{Array, Host, SysResult};
+use crate::host::{Array, Host, OwnedFile, SysResult};
 use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueId, QueueState, QueueType, Reservation};
 
 /// Queues that a status call has room for at first.
@@ -61,7 +61,13 @@ impl PatchedDriver {
     /// # Errors
     /// As [`PatchedDriver::open`].
     pub fn open_with(host: Arc<dyn Host>, max_hold: Duration) -> Result<PatchedDriver> {
-        let lease = Lease::open(&host, max_hold)?;
+        let kfd = open_kfd(&host)?;
+        PatchedDriver::on(host, kfd, max_hold)
+    }
+
+    /// As [`PatchedDriver::open_with`] on a `/dev/kfd` that is open already.
+    pub(crate) fn on(host: Arc<dyn Host>, kfd: Arc<OwnedFile>, max_hold: Duration) -> Result<PatchedDriver> {
+        let lease = Lease::open(&host, kfd, max_hold)?;
         debug!(lease = lease.said.lease_id, max_hold_ms = lease.said.max_hold_ms, "lease opened");
         Ok(PatchedDriver {
             own_pid: host.identity().pid,

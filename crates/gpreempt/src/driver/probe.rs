@@ -13,14 +13,14 @@ use super::call::call;
 use crate::error::{Error, Result};
 use crate::host::{Host, OwnedFile};
 
-pub(super) const KFD: &str = "/dev/kfd";
+const KFD: &str = "/dev/kfd";
 const OPENING: &str = "opening a preemption lease";
 
 /// An open lease with what the kernel said about itself.
 #[derive(Debug)]
 pub(super) struct Lease {
     /// `/dev/kfd`, open as long as the lease.
-    pub kfd: OwnedFile,
+    pub kfd: Arc<OwnedFile>,
     /// The lease fd.
     pub file: OwnedFile,
     /// The answer to OPEN.
@@ -28,9 +28,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Opens `/dev/kfd` and a lease on it. `max_hold`: longest hold without a heartbeat, zero = the driver's default.
-    pub(super) fn open(host: &Arc<dyn Host>, max_hold: Duration) -> Result<Lease> {
-        let kfd = OwnedFile::open(host, KFD).map_err(|errno| cannot_open(OPENING, errno))?;
+    /// Opens a lease on an open `/dev/kfd`. `max_hold`: longest hold without a heartbeat, zero = the driver's default.
+    pub(super) fn open(host: &Arc<dyn Host>, kfd: Arc<OwnedFile>, max_hold: Duration) -> Result<Lease> {
         let mut said = kfd_ioctl_gpreempt_open_args {
             abi_version: KFD_GPREEMPT_ABI_VERSION,
             max_hold_ms: u32::try_from(max_hold.as_millis()).unwrap_or(u32::MAX),
@@ -72,8 +71,14 @@ fn doubt(said: &kfd_ioctl_gpreempt_open_args, kfd: i32) -> Option<String> {
     wrong.map(|(name, bytes, known)| format!("{name} {bytes}, not {known} or more"))
 }
 
+/// Opens `/dev/kfd`. Once per process is enough, and as few processes as can be: each exit of one that had it open costs
+/// every node a round.
+pub(crate) fn open_kfd(host: &Arc<dyn Host>) -> Result<Arc<OwnedFile>> {
+    OwnedFile::open(host, KFD).map(Arc::new).map_err(|errno| cannot_open("opening this machine", errno))
+}
+
 /// Why `/dev/kfd` cannot be opened.
-pub(super) fn cannot_open(operation: &'static str, errno: Errno) -> Error {
+fn cannot_open(operation: &'static str, errno: Errno) -> Error {
     match errno {
         Errno::ENOENT | Errno::ENXIO | Errno::ENODEV => Error::new(operation, Errno::ENODEV)
             .on(KFD)

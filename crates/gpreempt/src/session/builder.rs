@@ -10,7 +10,7 @@ use gpreempt_sim::config::{
 use gpreempt_sim::topology::Topology;
 use nix::errno::Errno;
 
-use super::Session;
+use super::{Session, ladder};
 use crate::driver::patched::PatchedDriver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -23,13 +23,69 @@ const SIM_GPUS: u32 = 8;
 /// Which machine to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The best tier of the real machine; the simulated machine only where there is no `/dev/kfd` (said once on stderr).
+    /// For each process the best tier of the real machine that reaches it; the simulated machine only where there is no
+    /// `/dev/kfd` (said once on stderr).
     #[default]
     Auto,
     /// The gpreempt KFD series, or an error.
     Patched,
+    /// The KFD debugger of a stock kernel, or an error.
+    Debugger,
     /// The simulated machine.
     Sim,
+}
+
+impl Backend {
+    /// All, by name.
+    pub const NAMES: [(&str, Backend); 4] = [
+        ("auto", Backend::Auto),
+        ("patched", Backend::Patched),
+        ("debugger", Backend::Debugger),
+        ("sim", Backend::Sim),
+    ];
+
+    /// # Errors
+    /// EINVAL; says which names there are.
+    pub fn named(name: &str) -> Result<Backend> {
+        choice(name, &Backend::NAMES)
+    }
+}
+
+/// What kernel the simulated machine has, and so which tier reaches its processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SimTier {
+    /// A kernel with the series.
+    #[default]
+    Patched,
+    /// A stock kernel, and for each process the best tier that reaches it.
+    Auto,
+    /// A stock kernel, and its debugger alone.
+    Debugger,
+}
+
+impl SimTier {
+    /// All, by name.
+    pub const NAMES: [(&str, SimTier); 3] =
+        [("patched", SimTier::Patched), ("auto", SimTier::Auto), ("debugger", SimTier::Debugger)];
+
+    /// # Errors
+    /// EINVAL; says which names there are.
+    pub fn named(name: &str) -> Result<SimTier> {
+        choice(name, &SimTier::NAMES)
+    }
+}
+
+fn choice<T: Copy>(name: &str, all: &[(&str, T)]) -> Result<T> {
+    match all.iter().find(|(known, _)| *known == name) {
+        Some(&(_, value)) => Ok(value),
+        None => {
+            let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+            let (last, rest) = names.split_last().expect("a choice has choices");
+            Err(Error::new("choosing", Errno::EINVAL)
+                .on(name)
+                .because(format!("it may be {} or {last}", rest.join(", "))))
+        }
+    }
 }
 
 /// Chooses and configures the machine of a [`Session`].
@@ -62,11 +118,13 @@ pub struct SessionBuilder {
     pub sim_topology: Option<PathBuf>,
     /// Simulated machine: seed.
     pub sim_seed: u64,
+    /// Simulated machine: its kernel.
+    pub sim_tier: SimTier,
 }
 
 impl SessionBuilder {
-    /// As the environment says: `GPREEMPT_BACKEND` (auto, patched, sim), `GPREEMPT_SIM_CLOCK` (real, virtual),
-    /// `GPREEMPT_SIM_COST_MODEL`, `GPREEMPT_SIM_SCENARIO` (a name or a file, or `empty`), `GPREEMPT_SIM_TOPOLOGY`,
+    /// As the environment says: `GPREEMPT_BACKEND` (auto, patched, debugger, sim), `GPREEMPT_SIM_CLOCK` (real,
+    /// virtual), `GPREEMPT_SIM_TIER` (patched, auto, debugger), `GPREEMPT_SIM_COST_MODEL`, `GPREEMPT_SIM_SCENARIO` (a name or a file, or `empty`), `GPREEMPT_SIM_TOPOLOGY`,
     /// `GPREEMPT_SIM_SEED`. An empty variable counts as not set.
     ///
     /// # Errors
@@ -82,14 +140,16 @@ impl SessionBuilder {
                 .on(format_args!("{name}={value}"))
                 .because(format!("it may be {allowed}"))
         };
+        let named = |error: Error, name: &str, value: &str| {
+            let detail = error.words().to_owned();
+            Error::new("reading the environment", Errno::EINVAL).on(format_args!("{name}={value}")).because(detail)
+        };
         let mut builder = SessionBuilder::default();
         if let Some(value) = variable("GPREEMPT_BACKEND") {
-            builder.backend = match value.as_str() {
-                "auto" => Backend::Auto,
-                "patched" => Backend::Patched,
-                "sim" => Backend::Sim,
-                other => return Err(wrong("GPREEMPT_BACKEND", other, "auto, patched or sim")),
-            };
+            builder.backend = Backend::named(&value).map_err(|error| named(error, "GPREEMPT_BACKEND", &value))?;
+        }
+        if let Some(value) = variable("GPREEMPT_SIM_TIER") {
+            builder.sim_tier = SimTier::named(&value).map_err(|error| named(error, "GPREEMPT_SIM_TIER", &value))?;
         }
         if let Some(value) = variable("GPREEMPT_SIM_CLOCK") {
             builder.sim_virtual_clock = match value.as_str() {
@@ -120,7 +180,8 @@ impl SessionBuilder {
         match self.backend {
             Backend::Sim => self.open_sim(),
             Backend::Patched => open_patched(),
-            Backend::Auto => match open_patched() {
+            Backend::Debugger => ladder::open_debugger(Arc::new(OsHost::new()), false),
+            Backend::Auto => match ladder::open_all(Arc::new(OsHost::new()), false) {
                 Err(error) if error.kind() == ErrorKind::NoDevice => {
                     let session = self.open_sim()?;
                     say_simulated(session.host().as_ref());
@@ -164,7 +225,7 @@ impl SessionBuilder {
             scenario,
             clock: if self.sim_virtual_clock { ClockKind::Virtual } else { ClockKind::Real },
             seed: self.sim_seed,
-            patched: true,
+            patched: self.sim_tier == SimTier::Patched,
             // On a machine of its own everybody is root: nothing here can disturb anybody else.
             caller: Caller {
                 pid: me.pid,
@@ -180,8 +241,14 @@ impl SessionBuilder {
         let host = SimHost::boot(self.sim_config()?)
             .map_err(|error| Error::new("booting the simulated machine", Errno::EINVAL).because(error.to_string()))?;
         let host: Arc<dyn Host> = Arc::new(host);
-        let driver = PatchedDriver::open(Arc::clone(&host))?;
-        Ok(Session::with(host, Arc::new(driver)))
+        match self.sim_tier {
+            SimTier::Patched => {
+                let driver = PatchedDriver::open(Arc::clone(&host))?;
+                Ok(Session::with(host, Arc::new(driver)))
+            }
+            SimTier::Auto => ladder::open_all(host, true),
+            SimTier::Debugger => ladder::open_debugger(host, true),
+        }
     }
 }
 
@@ -229,7 +296,7 @@ mod tests {
         let error = with(&[("GPREEMPT_BACKEND", "kvm")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "reading the environment (GPREEMPT_BACKEND=kvm): it may be auto, patched or sim (EINVAL)"
+            "reading the environment (GPREEMPT_BACKEND=kvm): it may be auto, patched, debugger or sim (EINVAL)"
         );
         assert!(with(&[("GPREEMPT_SIM_SEED", "-1")]).is_err());
         assert!(with(&[("GPREEMPT_SIM_CLOCK", "fast")]).is_err());

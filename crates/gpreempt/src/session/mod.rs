@@ -5,6 +5,7 @@
 mod batch;
 mod builder;
 mod handles;
+mod ladder;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,12 +14,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tracing::debug;
 
-pub use builder::{Backend, SessionBuilder};
+pub use builder::{Backend, SessionBuilder, SimTier};
 
 use self::batch::{Item, Verdict, judge, vanished};
 use self::handles::{Handles, Known};
 use crate::discover;
-use crate::driver::{Batch, Capabilities, Driver, QueueStatus, Selector, Want};
+use crate::driver::{Batch, Capabilities, Driver, QueueStatus, Selector, Tier, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::monitor::{Claims, Window};
@@ -121,13 +122,27 @@ impl Session {
             return Err(Error::new(OPERATION, Errno::EINVAL).on(queue).because("KFD queue ids are below 1024"));
         }
         self.driver.attach(pid)?;
-        let gpu = match self.has(Capabilities::STATUS) {
+        let gpu = match self.can(pid, Capabilities::STATUS) {
             true => self.one_status(&Selector { gpu, ..Selector::queue(queue) }, Want::default())?.gpu,
             false => gpu,
         };
         let handle = self.handles.name(queue, self.driver.started(pid), gpu);
         debug!(%queue, %gpu, handle, "registered");
         Ok(handle)
+    }
+
+    /// The tier that a queue's process is reached by; attaches it where it is not attached yet.
+    ///
+    /// # Errors
+    /// ENOENT, EINVAL for an unknown number; else as [`Driver::attach`].
+    pub fn tier_of(&self, handle: u32) -> Result<Tier> {
+        self.check_process("looking for a tier")?;
+        let pid = self.handles.get(handle)?.queue.pid;
+        if let Some(tier) = self.driver.tier_of(pid) {
+            return Ok(tier);
+        }
+        self.driver.attach(pid)?;
+        Ok(self.driver.tier_of(pid).unwrap_or_else(|| self.driver.tier()))
     }
 
     /// The queue behind a handle or own KFD id.
@@ -332,7 +347,7 @@ impl Session {
     pub fn classify(&self, handle: u32, class: QueueClass) -> Result<()> {
         self.check_process("classifying a queue")?;
         let known = self.handles.get(handle)?;
-        if self.has(Capabilities::POLICY) {
+        if self.can(known.queue.pid, Capabilities::POLICY) {
             let (set, clear) = (PolicyFlags::PREEMPTIBLE, PolicyFlags::empty());
             match (class, known.class) {
                 (QueueClass::Offline, _) => drop(self.driver.set_policy(known.selector(), set, clear)?),
@@ -497,18 +512,25 @@ impl Session {
         self.driver.capabilities().contains(capabilities)
     }
 
+    fn can(&self, pid: Pid, capabilities: Capabilities) -> bool {
+        self.driver.capabilities_of(pid).contains(capabilities)
+    }
+
     fn one_status(&self, selector: &Selector, want: Want) -> Result<QueueStatus> {
         let found = self.driver.queue_status(*selector, want)?;
         found.into_iter().next().ok_or_else(|| Error::of_driver("reading queue status", Errno::ENOENT).on(selector))
     }
 
-    /// What the driver tells of the process that has a discovered pid now; nothing where this process may not ask or it
-    /// is gone.
+    /// What the driver tells of the process that has a discovered pid now; nothing where this process may not ask, where
+    /// asking would disturb it, or where it is gone.
     fn statuses(&self, pid: Pid, want: Want) -> Result<Vec<QueueStatus>> {
-        let told = self.driver.attach(pid).and_then(|_| self.driver.queue_status(Selector::process(pid), want));
+        let told = self.driver.glance(pid).and_then(|_| self.driver.queue_status(Selector::process(pid), want));
         match told {
             Err(error)
-                if matches!(error.kind(), ErrorKind::NotPermitted | ErrorKind::ProcessGone | ErrorKind::NotFound) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotPermitted | ErrorKind::ProcessGone | ErrorKind::NotFound | ErrorKind::Unsupported
+                ) =>
             {
                 Ok(Vec::new())
             }

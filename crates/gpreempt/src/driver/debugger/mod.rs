@@ -21,7 +21,7 @@ pub use ptrace::Right;
 use self::target::Target;
 use self::trap::{Motion, Trap};
 use super::grace::Grace;
-use super::probe::{KFD, cannot_open};
+use super::probe::open_kfd;
 use super::vm_guard::VmGuard;
 use super::{Batch, Capabilities, Driver, Event, QueueStatus, Selector, Tier, Want};
 use crate::discover::{Discovery, proc};
@@ -29,7 +29,6 @@ use crate::error::{Error, Result};
 use crate::host::{Host, OwnedFile, SysResult};
 use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, Reservation};
 
-const OPENING: &str = "opening the KFD debugger";
 const ATTACHING: &str = "debugging a process";
 
 /// Grace periods are an 8-bit field of the hardware; the stock driver cuts longer ones silently.
@@ -82,7 +81,12 @@ impl DebuggerDriver {
     /// As [`DebuggerDriver::open`].
     pub fn open_fixed(host: Arc<dyn Host>, calls: Calls) -> Result<DebuggerDriver> {
         let kfd = open_kfd(&host)?;
-        Ok(DebuggerDriver::with_guard(host, kfd, calls, None))
+        Ok(DebuggerDriver::on_fixed(host, kfd, calls))
+    }
+
+    /// As [`DebuggerDriver::open_fixed`] on a `/dev/kfd` that is open already.
+    pub(crate) fn on_fixed(host: Arc<dyn Host>, kfd: Arc<OwnedFile>, calls: Calls) -> DebuggerDriver {
+        DebuggerDriver::with_guard(host, kfd, calls, None)
     }
 
     fn with_guard(host: Arc<dyn Host>, kfd: Arc<OwnedFile>, calls: Calls, vm_guard: Option<VmGuard>) -> DebuggerDriver {
@@ -190,10 +194,6 @@ impl DebuggerDriver {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Pid, Target>> {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn open_kfd(host: &Arc<dyn Host>) -> Result<Arc<OwnedFile>> {
-    OwnedFile::open(host, KFD).map(Arc::new).map_err(|errno| cannot_open(OPENING, errno))
 }
 
 /// The name of a process in KFD's files. None where it cannot be known: the number would name somebody else there.
