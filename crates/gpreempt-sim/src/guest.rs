@@ -100,13 +100,12 @@ impl World {
             let mut kfd = KfdProcess::new(self.next_pasid, self.nodes.len());
             self.next_pasid += 1;
             // A lease that attached earlier remembered what it wants of this process.
+            // Only as long as the process is the same user's.
+            let uid = self.process(pid)?.uid;
             for (id, lease) in self.leases.iter().filter(|(_, l)| l.alive) {
-                for target in lease.targets.iter().filter(|t| t.pid == pid && t.is_attached()) {
-                    for (device, policy) in kfd.devices.iter_mut().zip(&target.policy) {
-                        if *policy != 0 {
-                            device.marks = Marks { lease: *id, policy: *policy };
-                        }
-                    }
+                let policies = lease.targets.iter().filter(|t| t.pid == pid && t.is_attached() && t.uid == uid);
+                if let Some(policy) = policies.map(|t| t.policy).find(|policy| *policy != 0) {
+                    kfd.devices.iter_mut().for_each(|device| device.marks = Marks { lease: *id, policy });
                 }
             }
             self.process_mut(pid)?.kfd = Some(kfd);

@@ -49,8 +49,10 @@ pub(crate) struct Target {
     pub(crate) detached: bool,
     /// The process has exited; its pid may be another's.
     pub(crate) gone: bool,
-    /// `KFD_GPREEMPT_POLICY_*` of its later queues, per node: remembered for a process image that opens `/dev/kfd` later.
-    pub(crate) policy: Vec<u32>,
+    /// `KFD_GPREEMPT_POLICY_*` of its later queues: remembered for a process image that opens `/dev/kfd` later.
+    pub(crate) policy: u32,
+    /// Whose process it was when that was said.
+    pub(crate) uid: u32,
 }
 
 impl Target {
@@ -154,7 +156,7 @@ impl World {
             it.reservation = None;
         }
         self.node_indices()
-            .filter(|node| self.rations_are_stale(*node) || !self.held_by(*node, id).is_empty())
+            .filter(|node| self.any_throttled(*node) || !self.held_by(*node, id).is_empty())
             .map(|node| (node, Job::of(Order::Release { lease: id })))
             .collect()
     }

@@ -21,11 +21,22 @@ pub(crate) enum Wish {
     },
 }
 
+impl Wish {
+    /// Whether it is something that the holder of a lease has to be allowed to do.
+    pub(crate) fn needs_permission(self) -> bool {
+        match self {
+            Wish::Unmap => true,
+            Wish::Remap => false,
+            Wish::Policy { set, .. } => set != 0,
+        }
+    }
+}
+
 /// The part of a call that concerns one node.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// The entry at this place of a lease's command: a queue of a process by its id, or all (None).
-    Entry { place: usize, lease: LeaseId, pid: u32, queue: Option<u32>, wish: Wish, if_idle: bool },
+    Entry { place: usize, lease: LeaseId, pid: u32, queue: Option<u32>, wish: Wish, if_idle: bool, hold_new: bool },
     /// Gives back all that a lease holds.
     Release { lease: LeaseId },
     /// Gives back and unmarks all of one process.
@@ -98,14 +109,17 @@ impl World {
         let mut done = Done::default();
         for order in orders {
             match *order {
-                Order::Entry { place, lease, pid, queue, wish, if_idle } => {
-                    self.do_entry(node, (place, lease, pid, queue), wish, if_idle, &mut done);
+                Order::Entry { place, lease, pid, queue, wish, if_idle, hold_new } => {
+                    let refusal = if hold_new { self.hold_new(node, lease, pid).err() } else { None };
+                    self.do_entry(node, (place, lease, pid, queue), (wish, if_idle, refusal), &mut done);
                 }
                 Order::Release { lease } => {
                     for key in self.held_by(node, lease) {
                         done.marks += 1;
                         done.changed |= self.release(lease, key).unwrap_or(false);
                     }
+                    // What the lease marked or reserved keeps nothing out any more.
+                    done.changed |= self.any_throttled(node);
                 }
                 Order::Detach { lease, pid } => {
                     for key in self.queues_of_process(pid, node) {
@@ -113,6 +127,7 @@ impl World {
                         let queue = self.queue_mut(key);
                         if queue.marks.lease == lease {
                             queue.marks = Marks::default();
+                            done.changed |= queue.throttled;
                         }
                         if queue.hold.is_some_and(|hold| hold.lease == lease) {
                             done.changed |= self.release(lease, key).unwrap_or(false);
@@ -129,7 +144,7 @@ impl World {
                         }
                     }
                 }
-                Order::Ration => {}
+                Order::Ration => done.changed |= self.rations_are_stale(node),
                 Order::Evict { pid, trigger } => done.changed |= self.shift_eviction(pid, node, trigger),
                 Order::Destroy { key } => {
                     let was_active = self.queue(key).is_active();
@@ -145,7 +160,6 @@ impl World {
                 Order::Terminate { .. } => {}
             }
         }
-        done.changed |= !orders.is_empty() && self.rations_are_stale(node);
         done
     }
 
@@ -176,8 +190,7 @@ impl World {
         &mut self,
         node: NodeIndex,
         (place, lease, pid, queue): (usize, LeaseId, u32, Option<u32>),
-        wish: Wish,
-        if_idle: bool,
+        (wish, if_idle, refusal): (Wish, bool, Option<Errno>),
         done: &mut Done,
     ) {
         if self.process(pid).is_err() {
@@ -188,21 +201,30 @@ impl World {
             Some(Ok(key)) if self.queue(key).node == node => vec![key],
             // Its id is another queue's by now.
             Some(Ok(_)) => return done.touch((place, lease), None, Err(Errno::ENOENT)),
-            None => {
-                let mut keys = self.queues_of_process(pid, node);
-                keys.sort_unstable_by_key(|key| self.queue(*key).id);
-                keys
-            }
+            None => self.queues_of_process(pid, node),
         };
         done.marks += keys.len() as u64;
+        if let (Some(errno), true) = (refusal, keys.is_empty()) {
+            done.touch((place, lease), None, Err(errno));
+        }
         for key in keys {
             let effect = match wish {
+                _ if refusal.is_some() => Err(refusal.expect("just seen")),
                 Wish::Unmap => self.hold(lease, key, if_idle),
                 Wish::Remap => self.release(lease, key).map(Effect::of),
                 Wish::Policy { set, clear } => self.mark_queue(lease, key, set, clear),
             };
             done.touch((place, lease), Some(key), effect);
         }
+    }
+
+    /// Queues that a process creates on a node from now on start held.
+    fn hold_new(&mut self, node: NodeIndex, lease: LeaseId, pid: u32) -> Result<(), Errno> {
+        let Some(kfd) = self.processes.get(&pid).and_then(|process| process.kfd.as_ref()) else { return Ok(()) };
+        let marks = self.change(kfd.device(node).marks, lease, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, 0)?;
+        let kfd = self.processes.get_mut(&pid).and_then(|process| process.kfd.as_mut());
+        kfd.expect("just seen").device_mut(node).marks = marks;
+        Ok(())
     }
 
     /// Queues of a process on a node, newest first.
@@ -254,21 +276,20 @@ impl World {
 
     /// Sets and clears policy bits of a queue.
     fn mark_queue(&mut self, lease: LeaseId, key: QueueKey, set: u32, clear: u32) -> Result<Effect, Errno> {
-        let policy = self.policy_of(key);
-        if set | clear == 0 {
-            return Ok(Effect::Same);
-        }
-        if policy != 0 && self.queue(key).marks.lease != lease {
+        let marks = self.change(self.queue(key).marks, lease, set, clear)?;
+        self.queue_mut(key).marks = marks;
+        // The offline class of a node with a reservation has grown or shrunk.
+        let queue = self.queue(key);
+        Ok(Effect::of(queue.is_active() && self.node(queue.node).reservation.is_some()))
+    }
+
+    /// Marks with bits set and cleared; EBUSY where they are another living lease's.
+    pub(crate) fn change(&self, marks: Marks, lease: LeaseId, set: u32, clear: u32) -> Result<Marks, Errno> {
+        let foreign = marks.lease != lease;
+        if foreign && self.lease_lives(marks.lease) {
             return Err(Errno::EBUSY);
         }
-        self.queue_mut(key).marks = Marks { lease, policy: (policy | set) & !clear };
-        if set & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION == 0 {
-            return Ok(Effect::Same);
-        }
-        // An idle queue need not wait for work on the hardware; one outside the offline class stays where it is.
-        match self.hold(lease, key, true) {
-            Ok(Effect::Left) | Err(Errno::EPERM) => Ok(Effect::Same),
-            other => other,
-        }
+        let policy = (if foreign { 0 } else { marks.policy } | set) & !clear;
+        Ok(if policy == 0 { Marks::default() } else { Marks { lease, policy } })
     }
 }

@@ -61,26 +61,28 @@ impl World {
         }
         let Some(reservation) = self.node(node).reservation else { return };
         let mut candidates = self.offline_candidates(node);
-        candidates.sort_by_key(|key| (self.queue(*key).served, *key));
+        // Among equals the first of the runlist is first.
+        candidates.sort_by_key(|key| self.queue(*key).served);
         let it = &mut self.nodes[node.0];
-        it.service += 1;
         for (position, key) in candidates.into_iter().enumerate() {
             let queue = &mut self.queues[key.0];
             queue.throttled = position >= reservation.offline_max as usize;
             if !queue.throttled {
+                it.service += 1;
                 queue.served = it.service;
             }
         }
     }
 
-    /// Whether a new runlist would leave out more or fewer offline queues than the present one, or others than of this
-    /// class.
+    /// Whether the last runlist left out a queue that is still there.
+    pub(crate) fn any_throttled(&self, node: NodeIndex) -> bool {
+        self.queues_of(node).any(|key| self.queue(key).throttled)
+    }
+
+    /// Whether a change of the reservation needs a new runlist: queues are left out, or have to be.
     pub(crate) fn rations_are_stale(&self, node: NodeIndex) -> bool {
         let limit = self.node(node).reservation.map_or(usize::MAX, |r| r.offline_max as usize);
-        let candidates = self.offline_candidates(node);
-        let left_out = candidates.iter().filter(|key| self.queue(**key).throttled).count();
-        let active = |key: &QueueKey| self.queue(*key).is_active() && self.queue(*key).throttled;
-        left_out != candidates.len().saturating_sub(limit) || self.queues_of(node).filter(active).count() != left_out
+        self.any_throttled(node) || self.offline_candidates(node).len() > limit
     }
 
     /// RUN_LIST is on the HIQ: the firmware maps what fits.

@@ -35,14 +35,20 @@ where
     answer
 }
 
+/// What is beyond the driver's struct must be zero.
+pub(crate) fn check_tail<T>(argument: &[u8]) -> Result<(), Errno> {
+    if argument.iter().skip(size_of::<T>()).any(|byte| *byte != 0) { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 /// Runs a command of a lease on its struct: as [`loose`], but what is beyond the driver's struct must be zero.
 pub(crate) fn strict<T>(argument: &mut [u8], command: impl FnOnce(&mut T) -> Result<i32, Errno>) -> Result<i32, Errno>
 where
     T: FromBytes + IntoBytes + Immutable,
 {
-    if argument.iter().skip(size_of::<T>()).any(|byte| *byte != 0) {
+    if argument.is_empty() {
         return Err(Errno::EINVAL);
     }
+    check_tail::<T>(argument)?;
     loose(argument, Direction::Both, command)
 }
 

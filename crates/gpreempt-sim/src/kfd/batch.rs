@@ -135,7 +135,6 @@ fn run_lists(call: &mut Call<'_>, lease: LeaseId, lists: &[List], size: u32, gra
         return Err(Errno::EINVAL);
     }
     let stride = check_element::<kfd_gpreempt_entry>(size)?;
-    check_grace(grace)?;
     let mut entries: Vec<(kfd_gpreempt_entry, Wish)> = Vec::with_capacity(total as usize);
     for list in lists.iter().filter(|list| list.count > 0) {
         let read = read_array::<kfd_gpreempt_entry>(call, list.address, list.count, stride)?;
@@ -144,6 +143,7 @@ fn run_lists(call: &mut Call<'_>, lease: LeaseId, lists: &[List], size: u32, gra
     for (entry, wish) in &entries {
         check_entry(entry, *wish)?;
     }
+    check_grace(grace)?;
     let outcome = apply(call, lease, &mut entries, grace)?;
     let mut rest = entries.as_slice();
     for list in lists.iter().filter(|list| list.count > 0) {
@@ -168,26 +168,28 @@ fn check_entry(entry: &kfd_gpreempt_entry, wish: Wish) -> Result<(), Errno> {
     if entry.flags & !known != 0 || entry.pad != 0 || hold_new_of_one { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
-/// The same queue twice, or ALL beside a queue that it covers: EINVAL, on resolved processes.
+/// The same queue twice, or ALL beside a queue that it covers: EINVAL, on the processes of entries that resolve to one
+/// that uses KFD.
 fn check_duplicates(world: &World, lease: LeaseId, entries: &[(kfd_gpreempt_entry, Wish)]) -> Result<(), Errno> {
     if entries.len() < 2 {
         return Ok(());
     }
-    let lease = &world.leases[&lease];
     let mut named: Vec<(u32, u32, u32)> = entries
         .iter()
-        .filter_map(|(e, _)| lease.resolve(e.target).ok().map(|pid| (pid, e.queue_id, e.gpu_id)))
+        .filter_map(|(entry, wish)| {
+            let pid = resolve_process(world, lease, entry, wish.needs_permission()).ok()?;
+            world.process(pid).ok()?.kfd.as_ref()?;
+            Some((pid, entry.queue_id, entry.gpu_id))
+        })
         .collect();
     named.sort_unstable();
+    let overlap = |a: u32, b: u32| a == 0 || b == 0 || a == b;
     for process in named.chunk_by(|a, b| a.0 == b.0) {
         let (ids, all) = process.split_at(process.partition_point(|n| n.1 != KFD_GPREEMPT_ALL_QUEUES));
-        let twice = ids.windows(2).any(|pair| pair[0].1 == pair[1].1);
         // Sorted by gpu_id: one for every GPU comes first and overlaps whatever else there is.
-        let overlap = all.windows(2).any(|pair| pair[0].2 == pair[1].2 || pair[0].2 == 0);
-        let covered = all.first().is_some_and(|first| {
-            ids.iter().any(|id| first.2 == 0 || id.2 == 0 || all.binary_search_by_key(&id.2, |a| a.2).is_ok())
-        });
-        if twice || overlap || covered {
+        let twice = process.windows(2).any(|pair| pair[0].1 == pair[1].1 && overlap(pair[0].2, pair[1].2));
+        let covered = all.iter().any(|all| ids.iter().any(|id| overlap(all.2, id.2)));
+        if twice || covered {
             return Err(Errno::EINVAL);
         }
     }
@@ -201,21 +203,33 @@ pub(super) struct Named {
     pub(super) nodes: Vec<NodeIndex>,
 }
 
+/// The process that an entry names, and the check of its GPU.
+fn resolve_process(
+    world: &World,
+    lease: LeaseId,
+    entry: &kfd_gpreempt_entry,
+    needs_permission: bool,
+) -> Result<u32, Errno> {
+    let pid = world.leases[&lease].resolve(entry.target)?;
+    world.process(pid)?;
+    if needs_permission {
+        world.may_hold(lease, pid)?;
+    }
+    if entry.gpu_id != 0 && world.node_by_gpu(entry.gpu_id).is_none() {
+        return Err(Errno::ENOENT);
+    }
+    Ok(pid)
+}
+
 pub(super) fn resolve(
     world: &World,
     lease: LeaseId,
     entry: &kfd_gpreempt_entry,
     needs_permission: bool,
 ) -> Result<Named, Errno> {
-    let pid = world.leases[&lease].resolve(entry.target)?;
+    let pid = resolve_process(world, lease, entry, needs_permission)?;
     let process = world.process(pid)?;
-    if needs_permission {
-        world.may_hold(lease, pid)?;
-    }
-    let wanted = match entry.gpu_id {
-        0 => None,
-        gpu_id => Some(world.node_by_gpu(gpu_id).ok_or(Errno::ENOENT)?),
-    };
+    let wanted = world.node_by_gpu(entry.gpu_id);
     if entry.queue_id == KFD_GPREEMPT_ALL_QUEUES {
         let has_queues = |n: &NodeIndex| process.kfd.as_ref().is_some_and(|kfd| !kfd.device(*n).queues.is_empty());
         let nodes = world.node_indices().filter(|n| wanted.is_none_or(|w| w == *n) && has_queues(n)).collect();
@@ -238,9 +252,9 @@ fn apply(
     check_duplicates(call, lease, entries)?;
     call.batches += 1;
     let mut orders = Orders::new(call);
-    for (place, (entry, wish)) in entries.iter_mut().enumerate() {
+    for (place, entry) in entries.iter_mut().enumerate() {
         call.strike_in_batch(place as u32);
-        orders.add(call, lease, place, entry, *wish);
+        orders.add(call, lease, place, entry);
     }
     Ok(orders.run(call, entries, (grace != 0).then_some(grace)))
 }
@@ -259,32 +273,30 @@ impl Orders {
         world: &mut World,
         lease: LeaseId,
         place: usize,
-        entry: &mut kfd_gpreempt_entry,
-        wish: Wish,
+        (entry, wish): &mut (kfd_gpreempt_entry, Wish),
     ) {
         (entry.result, entry.num_queues, entry.state) = (0, 0, 0);
-        let needs_permission = match wish {
-            Wish::Unmap => true,
-            Wish::Remap => false,
-            Wish::Policy { set, clear } => set | clear != 0,
-        };
-        let found = resolve(world, lease, entry, needs_permission).and_then(|named| {
-            if entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0 {
-                let lazy = KFD_GPREEMPT_POLICY_LAZY_ACTIVATION;
-                policy::mark_target(world, lease, entry.target, named.pid, entry.gpu_id, lazy, 0)?;
+        let hold_new = entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0;
+        let found = resolve(world, lease, entry, wish.needs_permission()).and_then(|named| {
+            if hold_new {
+                policy::mark_target(world, lease, entry.target, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, 0)?;
             }
             Ok(named)
         });
-        let Named { pid, queue, nodes } = match found {
+        let Named { pid, queue, mut nodes } = match found {
             Ok(named) => named,
             Err(errno) => {
                 entry.result = -(errno as i32);
                 return;
             }
         };
+        if hold_new {
+            // The mark goes to nodes without queues, too.
+            nodes = world.nodes_named(entry.gpu_id);
+        }
         let if_idle = entry.flags & KFD_GPREEMPT_ENTRY_IF_IDLE != 0;
         for node in nodes {
-            self.0[node.0].push(Order::Entry { place, lease, pid, queue, wish, if_idle });
+            self.0[node.0].push(Order::Entry { place, lease, pid, queue, wish: *wish, if_idle, hold_new });
         }
     }
 

@@ -10,7 +10,7 @@ use gpreempt_sys::{
 };
 use nix::errno::Errno;
 
-use super::arguments::{Direction, loose, strict};
+use super::arguments::{Direction, check_tail, loose, strict};
 use super::{batch, number, policy, status};
 use crate::call::Call;
 use crate::file::File;
@@ -25,6 +25,7 @@ const MAX_HOLD_MS: u32 = 10_000;
 
 /// AMDKFD_IOC_GPREEMPT_OPEN, on `/dev/kfd`.
 pub(super) fn open(call: &mut Call<'_>, argument: &mut [u8]) -> Result<i32, Errno> {
+    check_tail::<kfd_ioctl_gpreempt_open_args>(argument)?;
     loose(argument, Direction::Both, |args: &mut kfd_ioctl_gpreempt_open_args| {
         if args.abi_version == 0 || args.flags != 0 || args.reserved != 0 {
             return Err(Errno::EINVAL);
@@ -108,11 +109,17 @@ fn attach(call: &mut Call<'_>, lease: LeaseId, args: &mut kfd_ioctl_gpreempt_att
     call.may_hold(lease, pid)?;
     args.num_queues = process.kfd.as_ref().map_or(0, |kfd| kfd.queues.len() as u32);
     args.start_boottime_ns = process.started;
-    let nodes = call.nodes.len();
     let lease = call.leases.get_mut(&lease).expect("checked by the dispatcher");
     args.target = lease.handle_of(pid).unwrap_or_else(|| {
-        lease.targets.push(Target { pid, detached: false, gone: false, policy: vec![0; nodes] });
-        lease.targets.len() as u32
+        let target = Target { pid, detached: false, gone: false, policy: 0, uid: 0 };
+        // The lowest handle that is free, one that was given back too.
+        let free = lease.targets.iter().position(|target| target.detached);
+        let position = free.unwrap_or(lease.targets.len());
+        match lease.targets.get_mut(position) {
+            Some(place) => *place = target,
+            None => lease.targets.push(target),
+        }
+        position as u32 + 1
     });
     Ok(0)
 }

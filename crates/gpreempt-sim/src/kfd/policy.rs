@@ -1,8 +1,9 @@
 //! Policies of queues and targets, and the reservation.
 
 use gpreempt_sys::{
-    KFD_GPREEMPT_ALL_QUEUES, KFD_GPREEMPT_POLICY_AUTO_DEACTIVATION, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION,
-    KFD_GPREEMPT_POLICY_PREEMPTIBLE, kfd_gpreempt_entry, kfd_ioctl_hqd_reservation_args, kfd_ioctl_queue_policy_args,
+    KFD_GPREEMPT_ALL_QUEUES, KFD_GPREEMPT_ENTRY_IF_IDLE, KFD_GPREEMPT_POLICY_AUTO_DEACTIVATION,
+    KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, KFD_GPREEMPT_POLICY_PREEMPTIBLE, kfd_gpreempt_entry,
+    kfd_ioctl_hqd_reservation_args, kfd_ioctl_queue_policy_args,
 };
 use nix::errno::Errno;
 
@@ -32,82 +33,97 @@ pub(super) fn set_policy(
 
 /// Sets and clears policy bits of what the entry names and fills in its results. Returns the bits in force.
 pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt_entry, set: u32, clear: u32) -> u32 {
-    (entry.result, entry.num_queues, entry.state) = (0, 0, 0);
     let all = entry.queue_id == KFD_GPREEMPT_ALL_QUEUES;
-    let found = resolve(call, lease, entry, set | clear != 0).and_then(|named| {
-        let (target, gpu_id) = (entry.target, entry.gpu_id);
-        let target = if all { mark_target(call, lease, target, named.pid, gpu_id, set, clear)? } else { 0 };
-        Ok((named.pid, target))
-    });
-    let (pid, of_target) = match found {
-        Ok(found) => found,
-        Err(errno) => {
-            entry.result = -(errno as i32);
-            return 0;
-        }
-    };
-    // On a whole target LAZY_ACTIVATION is about queues that are yet to come.
-    let set = if all { set & !KFD_GPREEMPT_POLICY_LAZY_ACTIVATION } else { set };
     let wish = Wish::Policy { set, clear };
-    let mut orders = Orders::new(call);
-    orders.add(call, lease, 0, entry, wish);
     let mut entries = [(*entry, wish)];
-    orders.run(call, &mut entries, None);
-    *entry = entries[0].0;
-    if all {
-        return of_target;
+    let named = resolve(call, lease, entry, set != 0);
+    let mut policy = 0;
+    let remembered = match &named {
+        // What concerns the whole target is remembered for a later image, before the queues of this one are looked at.
+        Ok(_) if all && entry.gpu_id == 0 => mark_target(call, lease, entry.target, set, clear),
+        _ => Ok(0),
+    };
+    match (named, remembered) {
+        (Err(errno), _) | (_, Err(errno)) => {
+            entries[0].0 = kfd_gpreempt_entry { result: -(errno as i32), num_queues: 0, state: 0, ..*entry };
+        }
+        (Ok(named), Ok(remembered)) => {
+            policy = remembered;
+            let mut refusal = None;
+            if all {
+                for node in call.nodes_named(entry.gpu_id) {
+                    let Some(marks) = call.marks_of(named.pid, node) else { continue };
+                    match call.change(marks, lease, set, clear) {
+                        Ok(changed) => call.set_marks(named.pid, node, changed),
+                        Err(errno) => refusal = Some(errno),
+                    }
+                    policy = call.marks_of(named.pid, node).map_or(0, |marks| marks.policy);
+                }
+            }
+            // On a whole target LAZY_ACTIVATION is about queues that are yet to come.
+            let set = if all { set & !KFD_GPREEMPT_POLICY_LAZY_ACTIVATION } else { set };
+            entries[0].1 = Wish::Policy { set, clear };
+            let mut orders = Orders::new(call);
+            orders.add(call, lease, 0, &mut entries[0]);
+            orders.run(call, &mut entries, None);
+            if let (Some(errno), 0) = (refusal, entries[0].0.result) {
+                entries[0].0.result = -(errno as i32);
+            }
+            if !all && let Ok(key) = call.find_queue(named.pid, entry.queue_id) {
+                policy = call.queue(key).marks.policy;
+                if entries[0].0.result == 0 && set & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION != 0 {
+                    // A queue that exists starts to be lazy when it has nothing to do.
+                    entries[0].0.flags = KFD_GPREEMPT_ENTRY_IF_IDLE;
+                    entries[0].1 = Wish::Unmap;
+                    let mut orders = Orders::new(call);
+                    orders.add(call, lease, 0, &mut entries[0]);
+                    orders.run(call, &mut entries, None);
+                    entries[0].0.flags = 0;
+                }
+            }
+        }
     }
-    call.find_queue(pid, entry.queue_id).map_or(0, |key| call.policy_of(key))
+    *entry = entries[0].0;
+    policy
 }
 
-/// Sets what queues of a process will inherit, on one node or all. Returns the bits in force.
-pub(super) fn mark_target(
-    world: &mut World,
-    lease: LeaseId,
-    handle: u32,
-    pid: u32,
-    gpu_id: u32,
-    set: u32,
-    clear: u32,
-) -> Result<u32, Errno> {
-    let nodes: Vec<NodeIndex> = match gpu_id {
-        0 => world.node_indices().collect(),
-        gpu_id => vec![world.node_by_gpu(gpu_id).ok_or(Errno::ENOENT)?],
-    };
-    let marks_of = |world: &World, node: NodeIndex| {
-        let marks = world.processes.get(&pid).and_then(|p| p.kfd.as_ref()).map(|kfd| kfd.device(node).marks);
-        marks.filter(|m| m.policy != 0 && world.lease_lives(m.lease))
-    };
-    // Another lease may have marked a process that has not opened /dev/kfd: only that lease remembers it.
-    let remembers = |lease: &Lease, node: NodeIndex| {
-        let mut targets = lease.targets.iter().filter(|t| t.pid == pid && t.is_attached());
-        targets.any(|t| t.policy[node.0] != 0)
-    };
-    let marked_by_other = |node: &NodeIndex| {
-        let mut others = world.leases.iter().filter(|(id, other)| **id != lease && other.alive);
-        marks_of(world, *node).is_some_and(|m| m.lease != lease) || others.any(|(_, other)| remembers(other, *node))
-    };
-    if set | clear != 0 && nodes.iter().any(marked_by_other) {
+/// Remembers what queues of a target will inherit, in a later image of it too. Returns the bits in force.
+pub(super) fn mark_target(world: &mut World, lease: LeaseId, handle: u32, set: u32, clear: u32) -> Result<u32, Errno> {
+    // The holder has no later image that the lease would live to see.
+    let Some(position) = handle.checked_sub(1).map(|position| position as usize) else { return Ok(0) };
+    let pid = world.leases[&lease].resolve(handle)?;
+    let uid = world.process(pid)?.uid;
+    let remembers = |other: &Lease| other.targets.iter().any(|t| t.pid == pid && t.is_attached() && t.policy != 0);
+    if set != 0 && world.leases.iter().any(|(id, other)| *id != lease && other.alive && remembers(other)) {
         return Err(Errno::EBUSY);
     }
-    let target = handle.checked_sub(1).map(|position| position as usize);
-    let mut in_force = 0;
-    for node in nodes {
-        let remembered = target.map_or(0, |position| world.leases[&lease].targets[position].policy[node.0]);
-        let policy = (marks_of(world, node).map_or(remembered, |m| m.policy) | set) & !clear;
-        in_force |= policy;
-        if set | clear == 0 {
-            continue;
-        }
-        if let Some(position) = target {
-            let lease = world.leases.get_mut(&lease).expect("checked by the dispatcher");
-            lease.targets[position].policy[node.0] = policy;
-        }
-        if let Some(kfd) = world.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) {
-            kfd.device_mut(node).marks = Marks { lease, policy };
+    let target = &mut world.leases.get_mut(&lease).expect("checked by the dispatcher").targets[position];
+    if set != 0 {
+        target.uid = uid;
+    }
+    target.policy = (target.policy | set) & !clear;
+    Ok(target.policy)
+}
+
+impl World {
+    /// The nodes that a gpu_id names, which exist.
+    pub(super) fn nodes_named(&self, gpu_id: u32) -> Vec<NodeIndex> {
+        match gpu_id {
+            0 => self.node_indices().collect(),
+            gpu_id => self.node_by_gpu(gpu_id).into_iter().collect(),
         }
     }
-    Ok(in_force)
+
+    /// What queues of a process inherit on a node; None before it opens `/dev/kfd`.
+    pub(super) fn marks_of(&self, pid: u32, node: NodeIndex) -> Option<Marks> {
+        self.processes.get(&pid)?.kfd.as_ref().map(|kfd| kfd.device(node).marks)
+    }
+
+    pub(super) fn set_marks(&mut self, pid: u32, node: NodeIndex, marks: Marks) {
+        if let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) {
+            kfd.device_mut(node).marks = marks;
+        }
+    }
 }
 
 pub(super) fn set_reservation(
@@ -139,7 +155,7 @@ pub(super) fn set_reservation(
     for node in nodes {
         let slots = call.node(node).slots;
         let online_reserved = slots * args.online_percent / 100;
-        let offline_max = slots * args.offline_percent / 100;
+        let offline_max = if lift { slots } else { slots * args.offline_percent / 100 };
         args.online_reserved = args.online_reserved.min(online_reserved);
         args.offline_max = args.offline_max.min(offline_max);
         call.nodes[node.0].reservation = (!lift).then_some(Reservation { lease, online_reserved, offline_max });

@@ -58,7 +58,12 @@ pub(super) fn queue_status(
     if args.flags & !(KFD_GPREEMPT_WANT_POINTERS | KFD_GPREEMPT_WANT_WAVES) != 0 || args.reserved != 0 {
         return Err(Errno::EINVAL);
     }
-    let stride = check_element::<kfd_gpreempt_queue_status>(args.entry_size)?;
+    // Who has no room has no elements.
+    let size = if args.num_entries == 0 { size_of::<kfd_gpreempt_queue_status>() as u32 } else { args.entry_size };
+    let stride = check_element::<kfd_gpreempt_queue_status>(size)?;
+    if args.gpu_id != 0 {
+        call.node_by_gpu(args.gpu_id).ok_or(Errno::ENOENT)?;
+    }
     let named =
         kfd_gpreempt_entry { target: args.target, gpu_id: args.gpu_id, queue_id: args.queue_id, ..Default::default() };
     let Named { pid, queue, nodes } = resolve(call, lease, &named, false)?;
@@ -73,7 +78,6 @@ pub(super) fn queue_status(
     if queue.is_some() && found.is_empty() {
         return Err(Errno::ENOENT);
     }
-    found.sort_unstable_by_key(|status| status.queue_id);
     let room = (args.num_entries as usize).min(found.len());
     args.num_entries = found.len() as u32;
     if room > 0 {
@@ -109,7 +113,6 @@ impl World {
 
     /// `KFD_GPREEMPT_STATE_*` of a queue, as a lease sees it.
     pub(crate) fn state_of(&mut self, key: QueueKey, lease: LeaseId) -> u32 {
-        let idle = self.idle(key);
         let queue = self.queue(key);
         if !queue.alive {
             return 0;
@@ -129,12 +132,15 @@ impl World {
             (queue.reset, KFD_GPREEMPT_STATE_RESET),
             (policy & KFD_GPREEMPT_POLICY_PREEMPTIBLE != 0, KFD_GPREEMPT_STATE_PREEMPTIBLE),
             (policy & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION != 0, KFD_GPREEMPT_STATE_LAZY),
-            (idle, KFD_GPREEMPT_STATE_IDLE),
         ])
     }
 
     fn queue_status_of(&mut self, key: QueueKey, lease: LeaseId, want: u32) -> kfd_gpreempt_queue_status {
-        let state = self.state_of(key, lease);
+        let mut state = self.state_of(key, lease);
+        // Only who looks at pointers and waves knows.
+        if want == KFD_GPREEMPT_WANT_POINTERS | KFD_GPREEMPT_WANT_WAVES && self.idle(key) {
+            state |= KFD_GPREEMPT_STATE_IDLE;
+        }
         let queue = self.queue(key);
         let hold = queue.hold.filter(|hold| self.lease_lives(hold.lease));
         let mut status = kfd_gpreempt_queue_status {

@@ -429,7 +429,10 @@ impl Lease<'_> {
             ..Default::default()
         };
         self.user.ioctl(self.file, AMDKFD_IOC_GET_QUEUE_STATUS, &mut args, &mut memory)?;
-        Ok(elements(&memory.bytes)[..args.num_entries as usize].to_vec())
+        let mut found: Vec<kfd_gpreempt_queue_status> = elements(&memory.bytes)[..args.num_entries as usize].to_vec();
+        // The driver lists them newest first on each node.
+        found.sort_by_key(|status| status.queue_id);
+        Ok(found)
     }
 
     pub fn state(&self, target: u32, queue: u32) -> u32 {

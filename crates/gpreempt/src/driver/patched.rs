@@ -481,7 +481,9 @@ impl Driver for PatchedDriver {
                 ..Default::default()
             })
         };
-        let entries = read().map_err(|errno| Error::of_driver("reading queue status", errno).on(selector))?;
+        let mut entries = read().map_err(|errno| Error::of_driver("reading queue status", errno).on(selector))?;
+        // The driver lists the newest first, node after node.
+        entries.sort_by_key(|entry| entry.queue_id);
         Ok(entries.iter().map(|entry| status(selector.pid, entry)).collect())
     }
 

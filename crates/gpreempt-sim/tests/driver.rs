@@ -1,0 +1,133 @@
+//! Small things that the real driver does in one way and not in another, as playing the same calls to both has shown.
+
+mod kit;
+
+use gpreempt_sim::Machine;
+use gpreempt_sys::*;
+use kit::*;
+use nix::errno::Errno;
+
+const LAZY: u32 = KFD_GPREEMPT_POLICY_LAZY_ACTIVATION;
+const PREEMPTIBLE: u32 = KFD_GPREEMPT_POLICY_PREEMPTIBLE;
+
+/// Two processes of two quiet queues and one that works, on two nodes.
+fn machine() -> Machine {
+    let quiet = queues(2, gpreempt_sim::config::Workload::Manual);
+    let machine =
+        with_gpus(config(vec![guest(10, vec![quiet.clone(), queues(1, light())]), guest(11, vec![quiet])]), 2);
+    Machine::boot(machine).unwrap()
+}
+
+#[test]
+fn a_handle_that_was_given_back_is_the_next_that_is_given_out() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let (a, b) = (lease.attach(10).unwrap(), lease.attach(11).unwrap());
+    lease.detach(a).unwrap();
+    assert_eq!(lease.attach(ME), Ok(a));
+    assert_eq!(lease.attach(10), Ok(b + 1));
+}
+
+#[test]
+fn queues_are_listed_newest_first_node_after_node_and_the_last_one_tells_the_state_of_an_entry() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let mut memory = Memory::new(&[0; 96 * 2]);
+    let mut args = kfd_ioctl_queue_status_args {
+        status_ptr: BASE,
+        target,
+        queue_id: ALL,
+        num_entries: 2,
+        entry_size: 96,
+        ..Default::default()
+    };
+    lease.user.ioctl(lease.file, AMDKFD_IOC_GET_QUEUE_STATUS, &mut args, &mut memory).unwrap();
+    let listed: Vec<kfd_gpreempt_queue_status> = elements(&memory.bytes);
+    assert_eq!((listed[0].queue_id, listed[1].queue_id, args.num_entries), (4, 1, 6));
+    // The queues of the second node are 2, 3 and 5: the oldest is last.
+    lease.policy(entry(target, 2), PREEMPTIBLE | KFD_GPREEMPT_POLICY_AUTO_DEACTIVATION, 0);
+    lease.policy(entry(target, 2), 0, PREEMPTIBLE);
+    let all = lease.unmap(&[entry(target, ALL)]).entries[0];
+    assert_eq!((all.result, all.num_queues), (minus(Errno::EPERM), 5));
+    assert_eq!(all.state, KFD_GPREEMPT_STATE_ACTIVE);
+}
+
+#[test]
+fn only_who_looks_at_pointers_and_waves_sees_that_a_queue_is_idle() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    assert_ne!(lease.state(target, 0) & KFD_GPREEMPT_STATE_IDLE, 0);
+    assert_eq!(lease.unmap(&[entry(target, 0)]).entries[0].state & KFD_GPREEMPT_STATE_IDLE, 0);
+}
+
+#[test]
+fn clearing_a_policy_and_reading_it_need_no_permission_and_setting_does() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    machine.set_uid(10, 4242).unwrap();
+    assert_eq!(lease.policy(entry(target, 0), 0, 0).policy_flags, PREEMPTIBLE);
+    assert_eq!(lease.policy(entry(target, 0), 0, PREEMPTIBLE).queue.result, 0);
+    assert_eq!(lease.policy(entry(target, 0), PREEMPTIBLE, 0).queue.result, minus(Errno::EPERM));
+}
+
+#[test]
+fn a_policy_is_remembered_for_a_later_image_where_it_was_said_of_every_node() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let pid = machine.spawn(&guest(0, vec![])).unwrap();
+    let target = lease.attach(pid).unwrap();
+    let gpu_id = gpu_ids(&machine)[0];
+    let said = |gpu_id| lease.policy(kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) }, PREEMPTIBLE, 0);
+    said(gpu_id);
+    said(0);
+    assert_eq!(said(0).policy_flags, PREEMPTIBLE);
+}
+
+#[test]
+fn a_queue_that_exists_becomes_lazy_when_idle_and_is_counted_only_if_it_left() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let (offline, other) = (lease.offline(10), lease.attach(11).unwrap());
+    let left = lease.policy(entry(offline, 0), LAZY, 0).queue;
+    assert_eq!((left.result, left.num_queues), (0, 1));
+    assert_ne!(left.state & KFD_GPREEMPT_STATE_PREEMPTED, 0);
+    let stayed = lease.policy(entry(offline, 4), LAZY, 0).queue;
+    assert_eq!((stayed.result, stayed.num_queues), (0, 0));
+    assert_ne!(stayed.state & KFD_GPREEMPT_STATE_ACTIVE, 0);
+    // Marked, but it may not be unmapped.
+    let online = lease.policy(entry(other, 0), LAZY, 0).queue;
+    assert_eq!(online.result, minus(Errno::EPERM));
+    assert_ne!(online.state & KFD_GPREEMPT_STATE_LAZY, 0);
+}
+
+#[test]
+fn an_id_on_two_different_nodes_names_nothing_twice() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    let gpus = gpu_ids(&machine);
+    let on = |node: usize| kfd_gpreempt_entry { gpu_id: gpus[node], ..entry(target, 0) };
+    assert_eq!(lease.unmap(&[on(0), on(1)]).results(), [0, minus(Errno::ENOENT)]);
+    assert_eq!(lease.unmap(&[on(0), entry(target, 0)]).answer, Err(Errno::EINVAL));
+}
+
+#[test]
+fn hold_new_fails_where_another_lease_has_marked_the_process_and_marks_it_elsewhere() {
+    let machine = machine();
+    let user = User::new(&machine, ME);
+    let (first, second) = (user.lease(), user.lease());
+    let (target, mine) = (first.attach(10).unwrap(), second.attach(10).unwrap());
+    let gpus = gpu_ids(&machine);
+    let on_first = kfd_gpreempt_entry { gpu_id: gpus[0], ..entry(target, ALL) };
+    assert_eq!(first.policy(on_first, PREEMPTIBLE, 0).queue.result, 0);
+    let hold_new = kfd_gpreempt_entry { flags: KFD_GPREEMPT_ENTRY_HOLD_NEW, ..entry(mine, ALL) };
+    assert_eq!(second.unmap(&[hold_new]).results(), [minus(Errno::EBUSY)]);
+    let on = |node| gpreempt_sim::config::QueueSpec { nodes: vec![node], ..queues(1, light()) };
+    let ids: Vec<u32> = [0, 1].iter().flat_map(|node| machine.create_queues(10, &on(*node)).unwrap()).collect();
+    pass(&machine, 50 * MS);
+    let held = |id| second.state(mine, id) & KFD_GPREEMPT_STATE_MINE != 0;
+    assert_eq!([held(ids[0]), held(ids[1])], [false, true]);
+}
