@@ -104,8 +104,12 @@ impl World {
             let uid = self.process(pid)?.uid;
             for (id, lease) in self.leases.iter().filter(|(_, l)| l.alive) {
                 let policies = lease.targets.iter().filter(|t| t.pid == pid && t.is_attached() && t.uid == uid);
-                if let Some(policy) = policies.map(|t| t.policy).find(|policy| *policy != 0) {
-                    kfd.devices.iter_mut().for_each(|device| device.marks = Marks { lease: *id, policy });
+                for target in policies {
+                    for (device, policy) in kfd.devices.iter_mut().zip(&target.policy) {
+                        if *policy != 0 {
+                            device.marks = Marks { lease: *id, policy: *policy };
+                        }
+                    }
                 }
             }
             self.process_mut(pid)?.kfd = Some(kfd);

@@ -49,8 +49,8 @@ pub(crate) struct Target {
     pub(crate) detached: bool,
     /// The process has exited; its pid may be another's.
     pub(crate) gone: bool,
-    /// `KFD_GPREEMPT_POLICY_*` of its later queues: remembered for a process image that opens `/dev/kfd` later.
-    pub(crate) policy: u32,
+    /// `KFD_GPREEMPT_POLICY_*` of its later queues, per node: remembered for a process image that opens `/dev/kfd` later.
+    pub(crate) policy: Vec<u32>,
     /// Whose process it was when that was said.
     pub(crate) uid: u32,
 }

@@ -19,13 +19,14 @@ fn machine() -> Machine {
 }
 
 #[test]
-fn a_handle_that_was_given_back_is_the_next_that_is_given_out() {
+fn a_handle_that_was_given_back_is_not_given_out_again() {
     let machine = machine();
     let lease = User::new(&machine, ME).lease();
     let (a, b) = (lease.attach(10).unwrap(), lease.attach(11).unwrap());
     lease.detach(a).unwrap();
-    assert_eq!(lease.attach(ME), Ok(a));
-    assert_eq!(lease.attach(10), Ok(b + 1));
+    assert_eq!(lease.attach(ME), Ok(b + 1));
+    assert_eq!(lease.attach(10), Ok(b + 2));
+    assert_eq!(lease.unmap(&[entry(a, ALL)]).results(), [minus(Errno::ESRCH)]);
 }
 
 #[test]
@@ -74,16 +75,19 @@ fn clearing_a_policy_and_reading_it_need_no_permission_and_setting_does() {
 }
 
 #[test]
-fn a_policy_is_remembered_for_a_later_image_where_it_was_said_of_every_node() {
+fn a_policy_is_remembered_for_a_later_image_node_by_node() {
     let machine = machine();
     let lease = User::new(&machine, ME).lease();
     let pid = machine.spawn(&guest(0, vec![])).unwrap();
     let target = lease.attach(pid).unwrap();
-    let gpu_id = gpu_ids(&machine)[0];
-    let said = |gpu_id| lease.policy(kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) }, PREEMPTIBLE, 0);
-    said(gpu_id);
-    said(0);
-    assert_eq!(said(0).policy_flags, PREEMPTIBLE);
+    let gpus = gpu_ids(&machine);
+    let say = |gpu_id, set| lease.policy(kfd_gpreempt_entry { gpu_id, ..entry(target, ALL) }, set, 0).policy_flags;
+    assert_eq!(say(gpus[0], PREEMPTIBLE), PREEMPTIBLE);
+    assert_eq!([say(gpus[1], 0), say(0, 0)], [0, PREEMPTIBLE]);
+    let on = |node| gpreempt_sim::config::QueueSpec { nodes: vec![node], ..queues(1, light()) };
+    let ids: Vec<u32> = [0, 1].iter().flat_map(|node| machine.create_queues(pid, &on(*node)).unwrap()).collect();
+    let offline = |id| lease.state(target, id) & KFD_GPREEMPT_STATE_PREEMPTIBLE != 0;
+    assert_eq!([offline(ids[0]), offline(ids[1])], [true, false]);
 }
 
 #[test]
@@ -115,7 +119,7 @@ fn an_id_on_two_different_nodes_names_nothing_twice() {
 }
 
 #[test]
-fn hold_new_fails_where_another_lease_has_marked_the_process_and_marks_it_elsewhere() {
+fn hold_new_fails_where_another_lease_has_marked_the_process_and_holds_nothing_then() {
     let machine = machine();
     let user = User::new(&machine, ME);
     let (first, second) = (user.lease(), user.lease());
@@ -129,5 +133,10 @@ fn hold_new_fails_where_another_lease_has_marked_the_process_and_marks_it_elsewh
     let ids: Vec<u32> = [0, 1].iter().flat_map(|node| machine.create_queues(10, &on(*node)).unwrap()).collect();
     pass(&machine, 50 * MS);
     let held = |id| second.state(mine, id) & KFD_GPREEMPT_STATE_MINE != 0;
-    assert_eq!([held(ids[0]), held(ids[1])], [false, true]);
+    assert_eq!([held(ids[0]), held(ids[1])], [false, false]);
+    let elsewhere = kfd_gpreempt_entry { gpu_id: gpus[1], ..hold_new };
+    assert_eq!(second.unmap(&[elsewhere]).results(), [minus(Errno::EPERM)]);
+    let later = machine.create_queues(10, &on(1)).unwrap();
+    pass(&machine, 50 * MS);
+    assert!(held(later[0]));
 }

@@ -164,6 +164,24 @@ fn a_round_that_a_reset_cuts_short_answers_eio() {
 }
 
 #[test]
+fn an_update_during_a_reset_finds_nothing_to_unmap_and_succeeds() {
+    let config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 });
+    let machine = Machine::boot(config).unwrap();
+    let gpu = gpu_ids(&machine)[0];
+    let user = User::new(&machine, ME);
+    let lease = user.lease();
+    let mut queue = compute_queue(gpu);
+    user.call(AMDKFD_IOC_CREATE_QUEUE, &mut queue).unwrap();
+    machine.advance_to(60 * MS);
+    assert_ne!(lease.node_status(gpu).unwrap().flags & KFD_GPREEMPT_HQD_RESETTING, 0);
+    let (rounds, runlists) = (machine.counters().unmap_rounds, lease.node_status(gpu).unwrap().runlist_seq);
+    let ring = (queue.ring_base_address, queue.ring_size);
+    assert_eq!(user.update(queue.queue_id, ring, 50), Ok(0));
+    assert_eq!(machine.counters().unmap_rounds, rounds);
+    assert_eq!(lease.node_status(gpu).unwrap().runlist_seq, runlists);
+}
+
+#[test]
 fn a_round_that_is_asked_for_during_a_reset_answers_eio() {
     let config = with_fault(two_nodes(), FaultPoint::Time(50 * MS), FaultKind::NodeReset { node: 0 });
     let machine = Machine::boot(config).unwrap();

@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) extra_ns: u64,
     /// Executes the node even if the orders change nothing.
     pub(crate) execute: bool,
+    /// Where nothing is mapped, does not ask whether a reset is under way: nothing is sent then.
+    pub(crate) lenient: bool,
     /// Grace period in 1000 engine clocks; None = the hardware's default, which is none.
     pub(crate) grace: Option<u32>,
     /// Ends after the unmap and leaves the node without a runlist, as a stock driver does where it should not.
@@ -125,7 +127,8 @@ impl World {
         let (unmap, runlist) = (cost.submit_unmap.ns, cost.submit_runlist.ns);
         let mut time = (round.job.marks + done.marks) * cost.mark_queue.ns + round.job.extra_ns;
         let it = &self.nodes[node.0];
-        if !round.job.execute && !done.changed {
+        let nothing_to_send = it.resetting && !it.active_runlist && round.job.lenient;
+        if (!round.job.execute && !done.changed) || nothing_to_send {
             round.phase = Phase::Leaving;
         } else if it.resetting {
             round.phase = Phase::Leaving;

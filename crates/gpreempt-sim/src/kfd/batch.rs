@@ -279,7 +279,7 @@ impl Orders {
         let hold_new = entry.flags & KFD_GPREEMPT_ENTRY_HOLD_NEW != 0;
         let found = resolve(world, lease, entry, wish.needs_permission()).and_then(|named| {
             if hold_new {
-                policy::mark_target(world, lease, entry.target, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, 0)?;
+                policy::mark_target(world, lease, entry, KFD_GPREEMPT_POLICY_LAZY_ACTIVATION, 0)?;
             }
             Ok(named)
         });

@@ -109,17 +109,12 @@ fn attach(call: &mut Call<'_>, lease: LeaseId, args: &mut kfd_ioctl_gpreempt_att
     call.may_hold(lease, pid)?;
     args.num_queues = process.kfd.as_ref().map_or(0, |kfd| kfd.queues.len() as u32);
     args.start_boottime_ns = process.started;
+    let nodes = call.nodes.len();
     let lease = call.leases.get_mut(&lease).expect("checked by the dispatcher");
     args.target = lease.handle_of(pid).unwrap_or_else(|| {
-        let target = Target { pid, detached: false, gone: false, policy: 0, uid: 0 };
-        // The lowest handle that is free, one that was given back too.
-        let free = lease.targets.iter().position(|target| target.detached);
-        let position = free.unwrap_or(lease.targets.len());
-        match lease.targets.get_mut(position) {
-            Some(place) => *place = target,
-            None => lease.targets.push(target),
-        }
-        position as u32 + 1
+        // A handle that was given back is not another's.
+        lease.targets.push(Target { pid, detached: false, gone: false, policy: vec![0; nodes], uid: 0 });
+        lease.targets.len() as u32
     });
     Ok(0)
 }

@@ -40,7 +40,7 @@ pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt
     let mut policy = 0;
     let remembered = match &named {
         // What concerns the whole target is remembered for a later image, before the queues of this one are looked at.
-        Ok(_) if all && entry.gpu_id == 0 => mark_target(call, lease, entry.target, set, clear),
+        Ok(_) if all => mark_target(call, lease, entry, set, clear),
         _ => Ok(0),
     };
     match (named, remembered) {
@@ -54,10 +54,12 @@ pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt
                 for node in call.nodes_named(entry.gpu_id) {
                     let Some(marks) = call.marks_of(named.pid, node) else { continue };
                     match call.change(marks, lease, set, clear) {
-                        Ok(changed) => call.set_marks(named.pid, node, changed),
+                        Ok(changed) => {
+                            policy |= changed.policy;
+                            call.set_marks(named.pid, node, changed);
+                        }
                         Err(errno) => refusal = Some(errno),
                     }
-                    policy = call.marks_of(named.pid, node).map_or(0, |marks| marks.policy);
                 }
             }
             // On a whole target LAZY_ACTIVATION is about queues that are yet to come.
@@ -87,13 +89,24 @@ pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt
     policy
 }
 
-/// Remembers what queues of a target will inherit, in a later image of it too. Returns the bits in force.
-pub(super) fn mark_target(world: &mut World, lease: LeaseId, handle: u32, set: u32, clear: u32) -> Result<u32, Errno> {
+/// Remembers what queues of a target will inherit on the nodes that the entry names, in a later image of it too. Returns
+/// the bits in force there.
+pub(super) fn mark_target(
+    world: &mut World,
+    lease: LeaseId,
+    entry: &kfd_gpreempt_entry,
+    set: u32,
+    clear: u32,
+) -> Result<u32, Errno> {
     // The holder has no later image that the lease would live to see.
-    let Some(position) = handle.checked_sub(1).map(|position| position as usize) else { return Ok(0) };
-    let pid = world.leases[&lease].resolve(handle)?;
+    let Some(position) = entry.target.checked_sub(1).map(|position| position as usize) else { return Ok(0) };
+    let pid = world.leases[&lease].resolve(entry.target)?;
     let uid = world.process(pid)?.uid;
-    let remembers = |other: &Lease| other.targets.iter().any(|t| t.pid == pid && t.is_attached() && t.policy != 0);
+    let nodes = world.nodes_named(entry.gpu_id);
+    let remembers = |other: &Lease| {
+        let mut targets = other.targets.iter().filter(|t| t.pid == pid && t.is_attached());
+        targets.any(|t| nodes.iter().any(|node| t.policy[node.0] != 0))
+    };
     if set != 0 && world.leases.iter().any(|(id, other)| *id != lease && other.alive && remembers(other)) {
         return Err(Errno::EBUSY);
     }
@@ -101,8 +114,13 @@ pub(super) fn mark_target(world: &mut World, lease: LeaseId, handle: u32, set: u
     if set != 0 {
         target.uid = uid;
     }
-    target.policy = (target.policy | set) & !clear;
-    Ok(target.policy)
+    let mut in_force = 0;
+    for node in nodes {
+        let policy = &mut target.policy[node.0];
+        *policy = (*policy | set) & !clear;
+        in_force |= *policy;
+    }
+    Ok(in_force)
 }
 
 impl World {

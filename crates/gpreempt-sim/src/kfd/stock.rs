@@ -198,6 +198,7 @@ fn execute_update(call: &mut Call<'_>, key: QueueKey) -> Result<i32, Errno> {
     let job = Job {
         extra_ns: call.config.cost.update_queue.ns,
         execute: true,
+        lenient: true,
         // A stock driver forgets to map again where it refuses; the series mends that.
         leave_unmapped: has_reset && !call.config.patched,
         ..Job::default()
