@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/kfd_ioctl.h>
+#include "harness.h"
 #include "kfd_fake_packet.h"
 
 #define GPU_MAX 64
@@ -516,25 +517,80 @@ static inline int gpu_stands(struct gpu_area *area, struct gpu_area *other)
 	return gpu_runs(other, 50) && area->rptr == before && gpu_done(area) == done;
 }
 
+/* Path of a file of a fake node. */
+static inline const char *gpu_file(int device, int node, const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kfd_fake/%d/node%d/%s", device, node, name);
+	return path;
+}
+
+/* Turns a knob of a fake node. Returns 0 or -1. */
+static inline int gpu_set(int device, int node, const char *knob, const char *value)
+{
+	return gpu_write_file(gpu_file(device, node, knob), value);
+}
+
+/* A number of the status of a fake node; all ones if it has no such line. */
+static inline uint64_t gpu_status(int device, int node, const char *key)
+{
+	static char text[256 * 1024];
+	size_t length = strlen(key);
+	char *line;
+
+	if (gpu_read_file(gpu_file(device, node, "status"), text, sizeof(text)))
+		return UINT64_MAX;
+	for (line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, key, length) && line[length] == ' ')
+			return strtoull(line + length, NULL, 10);
+	}
+	return UINT64_MAX;
+}
+
 /* Sum of the error counters of all fake nodes; -1 if there are none. */
 static inline long gpu_errors(void)
 {
-	char path[96], text[256];
+	char text[256];
 	long sum = 0, nodes = 0;
 	int device, node;
 
 	for (device = 0; device < 8; device++) {
 		for (node = 0; node < 8; node++) {
-			snprintf(path, sizeof(path), "/sys/kernel/debug/kfd_fake/%d/node%d/errors", device, node);
-			if (gpu_read_file(path, text, sizeof(text)))
+			if (gpu_read_file(gpu_file(device, node, "errors"), text, sizeof(text)))
 				continue;
 			nodes++;
 			sum += strtol(text, NULL, 10);
 			if (text[0] != '0')
-				printf("# %s: %s", path, text);
+				printf("# device %d node %d: %s", device, node, text);
 		}
 	}
 	return nodes ? sum : -1;
 }
+
+/* In a process of its own: a process acquires a VM once. */
+static inline void run_alone(const char *name, void (*test)(void))
+{
+	static int number;
+	int status;
+	double start = gpu_now();
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		failures = 0;
+		test();
+		fflush(stdout);
+		_exit(!!failures);
+	}
+	waitpid(pid, &status, 0);
+	failures += !!status;
+	printf("%sok %d %s\n", status ? "not " : "", ++number, name);
+	printf("# in %.1f s, status %x\n", gpu_now() - start, status);
+	fflush(stdout);
+}
+
+#define RUN_ALONE(test) run_alone(#test, test)
 
 #endif /* GPU_H */

@@ -7,7 +7,6 @@
  */
 #define _GNU_SOURCE
 #include "gpu.h"
-#include "harness.h"
 
 static const struct gpu_plan one_aql = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0 };
 
@@ -276,29 +275,6 @@ static void nothing_happened_that_must_not(void)
 {
 	CHECK(gpu_errors() == 0);
 }
-
-/* In a process of its own: a process acquires a VM once. */
-static void run_alone(const char *name, void (*test)(void))
-{
-	static int number;
-	int status;
-	double start = gpu_now();
-	pid_t pid = fork();
-
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		test();
-		fflush(stdout);
-		_exit(!!failures);
-	}
-	waitpid(pid, &status, 0);
-	failures += !!status;
-	printf("%sok %d %s\n", status ? "not " : "", ++number, name);
-	printf("# in %.1f s, status %x\n", gpu_now() - start, status);
-	fflush(stdout);
-}
-
-#define RUN_ALONE(test) run_alone(#test, test)
 
 int main(void)
 {
