@@ -1,8 +1,12 @@
-"""One list of scenarios, three surfaces: C, Rust and Python give the same answers.
+"""One list of scenarios, three surfaces, every tier: C, Rust and Python give the same answers, however queues are reached.
 
 Each file of tests/conformance is one scenario: the machine it runs on, and steps of a command and its answer. In an answer
 `$name` stands for a word that is bound where it comes first and must be the same wherever it comes again (in commands, too),
-`*` for any word, and `...` for any words up to the end. In a command `@N` stands for N handles.
+`*` for any word, and `...` for any words up to the end. `?word` stands for the word, or on a stock kernel for -1: not known.
+In a command `@N` stands for N handles.
+
+A tier that cannot do what a step asks answers it in its own way, which is the third item of the step; `cannot` then says what
+it lacks. machines/NAME.TIER.toml, where it exists, takes the place of machines/NAME.toml: its faults strike that tier's calls.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ import gpreempt
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "tests" / "conformance").glob("*.toml"))
 SURFACES = ["c", "rust", "python"]
+# What GPREEMPT_SIM_TIER may be: the kernel of the simulated machine, and what reaches its processes.
+TIERS = ["patched", "debugger"]
 
 
 @functools.cache
@@ -61,7 +67,7 @@ class Step:
     answer: str
 
 
-def bind(pattern: str, answer: str, names: dict[str, str]) -> bool:
+def bind(pattern: str, answer: str, names: dict[str, str], stock: bool = False) -> bool:
     """Whether an answer is what a pattern says; binds the names it meets first."""
     wanted, given = pattern.split(), answer.split()
     if wanted and wanted[-1] == "...":
@@ -69,7 +75,13 @@ def bind(pattern: str, answer: str, names: dict[str, str]) -> bool:
         given = given[: len(wanted)]
     if len(wanted) != len(given):
         return False
-    return all(w == "*" or (names.setdefault(w, g) if w.startswith("$") else w) == g for w, g in zip(wanted, given))
+
+    def same(want: str, got: str) -> bool:
+        if want.startswith("?"):
+            return got == want[1:] or (stock and got == "-1")
+        return want == "*" or got == (names.setdefault(want, got) if want.startswith("$") else want)
+
+    return all(map(same, wanted, given))
 
 
 def spelled_out(word: str, names: dict[str, str]) -> str:
@@ -79,13 +91,14 @@ def spelled_out(word: str, names: dict[str, str]) -> str:
     return names.get(word, word)
 
 
-def play(command: list[str], machine: Path, steps: list[Step]) -> list[str]:
+def play(command: list[str], machine: Path, tier: str, steps: list[Step]) -> list[str]:
     """Plays the steps; what differs from the answers wanted, as text."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GPREEMPT_")}
     environment |= {
         "GPREEMPT_BACKEND": "sim",
         "GPREEMPT_SIM_CLOCK": "virtual",
         "GPREEMPT_SIM_COST_MODEL": "design",
+        "GPREEMPT_SIM_TIER": tier,
         "GPREEMPT_SIM_SCENARIO": str(machine),
     }
     names: dict[str, str] = {}
@@ -98,7 +111,7 @@ def play(command: list[str], machine: Path, steps: list[Step]) -> list[str]:
             line = " ".join(spelled_out(word, names) for word in step.command.split())
             program.stdin.write(line + "\n")
             answer = program.stdout.readline().rstrip("\n")
-            if not bind(step.answer, answer, names):
+            if not bind(step.answer, answer, names, stock=tier != "patched"):
                 wrong.append(f"{step.command} ({line}): wanted {step.answer!r}, got {answer!r}")
         program.stdin.close()
         if program.wait() != 0:
@@ -108,13 +121,38 @@ def play(command: list[str], machine: Path, steps: list[Step]) -> list[str]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
-def test_every_surface_gives_the_answers_of(scenario: Path, surface: str) -> None:
+def test_every_surface_gives_the_answers_of(scenario: Path, tier: str, surface: str) -> None:
     content = tomllib.loads(scenario.read_text())
-    machine = scenario.parent / "machines" / f"{content['machine']}.toml"
-    steps = [Step(*step) for step in content["steps"]]
+    machines = scenario.parent / "machines"
+    machine = machines / f"{content['machine']}.{tier}.toml"
+    if not machine.exists():
+        machine = machines / f"{content['machine']}.toml"
+    steps = [Step(command, others[0].get(tier, answer) if others else answer) for command, answer, *others in content["steps"]]
     assert content["about"] and machine.exists() and steps
-    assert play(runner(surface), machine, steps) == []
+    assert play(runner(surface), machine, tier, steps) == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
+def test_what_a_tier_cannot_do_is_declared_where_it_answers_in_its_own_way(scenario: Path) -> None:
+    content = tomllib.loads(scenario.read_text())
+    differ = {tier for _, answer, *others in content["steps"] for tier in (others[0] if others else {})}
+    assert differ == set(content.get("cannot", {}))
+    assert differ <= set(TIERS) - {"patched"}
+
+
+def test_the_page_on_tiers_lists_what_each_cannot_do() -> None:
+    page = (ROOT / "docs" / "tiers.md").read_text()
+    listed = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in page.splitlines() if line.startswith("| `")}
+    wanted = {(f"`{scenario}`", tier, why) for scenario, tier, why in limits()}
+    assert wanted == {row for row in listed if len(row) == 3 and row[1] in TIERS}
+
+
+def limits() -> list[tuple[str, str, str]]:
+    """Scenario, tier, and what the tier lacks for it."""
+    found = ((path.stem, tomllib.loads(path.read_text()).get("cannot", {})) for path in SCENARIOS)
+    return [(stem, tier, why) for stem, cannot in found for tier, why in cannot.items()]
 
 
 def test_there_are_scenarios() -> None:
@@ -131,6 +169,8 @@ def test_there_are_scenarios() -> None:
         ("2 * $b ...", "2 1 65536 9 9", True),
         ("2 *", "2", False),
         ("0 *", "0 1 2", False),
+        ("0 ?2", "0 2", True),
+        ("0 ?2", "0 -1", False),
     ],
 )
 def test_a_pattern_tells_right_from_wrong(pattern: str, answer: str, same: bool) -> None:

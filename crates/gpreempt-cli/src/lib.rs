@@ -6,6 +6,7 @@ mod bench;
 #[cfg(test)]
 mod data;
 pub mod demo;
+mod doctor;
 mod failure;
 mod machine;
 mod table;
@@ -74,7 +75,7 @@ fn dispatch(command: &args::Command, streams: &mut Streams<'_>) -> Result<(), Fa
         args::Command::Demo(args) => demo::run(args, streams),
         args::Command::Status(args) => machine::status(args, streams.out),
         args::Command::Queues(args) => machine::queues(args, streams.out),
-        args::Command::Doctor(args) => machine::doctor(args, streams.out),
+        args::Command::Doctor(args) => doctor::doctor(args, streams.out),
         args::Command::Bench(args) => bench::run(args, streams.out),
     }
 }

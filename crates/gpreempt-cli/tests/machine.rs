@@ -64,7 +64,7 @@ fn doctor_names_the_tier_and_why_not_a_better_one() {
     let diagnosis = json(&["doctor", "--json"]);
     assert_eq!(diagnosis["chosen"], "sim");
     let tiers: Vec<&str> =
-        diagnosis["tiers"].as_array().unwrap().iter().map(|rung| rung["tier"].as_str().unwrap()).collect();
+        diagnosis["tiers"].as_array().unwrap().iter().map(|rung| rung["name"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["patched", "debugger", "sim"]);
     let plain = gpreempt(&["doctor"], &[]);
     assert!(text(&plain.stdout).starts_with("gpreempt would use tier `sim`: GPREEMPT_BACKEND=sim asks for it"));
@@ -86,9 +86,9 @@ fn doctor_calls_a_machine_that_cannot_boot_unusable() {
         assert_eq!(output.status.code(), Some(1), "{name}");
         let diagnosis: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(diagnosis["chosen"], Value::Null);
-        let sim = diagnosis["tiers"].as_array().unwrap().iter().find(|rung| rung["tier"] == "sim").unwrap();
-        assert_eq!(sim["usable"], false);
-        assert!(sim["says"].as_str().unwrap().contains(value), "{sim}");
+        let sim = diagnosis["tiers"].as_array().unwrap().iter().find(|rung| rung["name"] == "sim").unwrap();
+        assert_eq!(sim["yes"], false);
+        assert!(sim["evidence"][0].as_str().unwrap().contains(value), "{sim}");
     }
 }
 

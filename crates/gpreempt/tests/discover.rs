@@ -70,6 +70,7 @@ fn nodes_are_the_gpus_with_what_their_properties_say() {
     assert_eq!(
         nodes,
         [sysfs::Node {
+            gfx_target_version: 0,
             index: 1,
             gpu: GpuId(63420),
             name: "ip discovery".to_owned(),

@@ -1,6 +1,5 @@
 //! The commands that look at a machine: the real one, or the simulated one where there is none.
 
-mod doctor;
 mod queues;
 mod status;
 
@@ -10,7 +9,6 @@ use gpreempt::session::SessionBuilder;
 use gpreempt::{Backend, Session};
 use serde::Serialize;
 
-pub(crate) use doctor::doctor;
 pub(crate) use queues::queues;
 pub(crate) use status::status;
 
@@ -25,7 +23,7 @@ fn open() -> Result<Session, Failure> {
     Ok(builder.open()?)
 }
 
-fn print_json(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize, out: &mut dyn Write) -> Result<(), Failure> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
     Ok(writeln!(out)?)
 }

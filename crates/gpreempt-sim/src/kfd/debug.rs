@@ -152,6 +152,12 @@ fn suspend(call: &mut Call<'_>, pid: u32, args: &mut kfd_ioctl_dbg_trap_suspend_
     let grace = (args.grace_period != DEFAULT_GRACE).then_some(args.grace_period.max(1) & GRACE_MASK);
     let cost = call.config.cost.debug_suspend.ns;
     call.spend(cost);
+    call.batches += 1;
+    for entry in 0..args.num_queues {
+        call.strike_in_batch(entry);
+    }
+    // Whom a fault took while its queues were looked up is gone.
+    call.open_kfd(pid)?;
     let mut suspended = 0;
     for node in call.node_indices() {
         let named = call.mark_suspended(pid, node, &mut ids);

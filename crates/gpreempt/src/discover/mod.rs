@@ -76,6 +76,18 @@ impl<'h> Discovery<'h> {
         kfd_pids.into_iter().map(|kfd_pid| self.process(kfd_pid, &translator)).collect()
     }
 
+    /// The processes that may be asked for their queues, by their pid here. In a container, where KFD's files name pids of
+    /// the host, these are the processes of the container that have `/dev/kfd` open.
+    ///
+    /// # Errors
+    /// EBADMSG with path and line for a malformed file.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        if !proc::is_foreign(self.host) {
+            return Ok(self.processes()?.into_iter().filter_map(|process| process.pid).collect());
+        }
+        proc::users_of(self.host, "/dev/kfd")
+    }
+
     fn process(&self, kfd_pid: u32, translator: &proc::PidTranslator) -> Result<Process> {
         let mut process = Process {
             kfd_pid,

@@ -61,6 +61,23 @@ pub fn parse_cgroup(text: &str) -> &str {
     text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default()
 }
 
+/// Pids of the processes that have a file open, and of those that do not tell.
+///
+/// # Errors
+/// What reading `/proc` answers.
+pub(super) fn users_of(host: &dyn Host, file: &str) -> Result<Vec<Pid>> {
+    let has_it = |pid: &Pid| match host.list(&format!("/proc/{pid}/fd")) {
+        Ok(fds) => fds.iter().any(|fd| host.link(&format!("/proc/{pid}/fd/{fd}")).as_deref() == Ok(file)),
+        // Another user's, or gone.
+        Err(Errno::EACCES | Errno::EPERM | Errno::ESRCH) => false,
+        Err(_) => true,
+    };
+    let names = list_unless_gone(host, "/proc")?.unwrap_or_default();
+    let mut pids: Vec<Pid> = names.iter().filter_map(|name| name.parse().ok()).filter(has_it).collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
 /// When a process started, after boot; None where it is gone or `/proc` does not say.
 pub fn started(host: &dyn Host, pid: Pid) -> Option<Duration> {
     let stat = host.read_text(&format!("/proc/{pid}/stat")).ok()?;
@@ -71,8 +88,17 @@ pub fn started(host: &dyn Host, pid: Pid) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
-/// `/proc/<pid>/status` of a process that may be gone or hidden.
-pub(crate) fn status(host: &dyn Host, name: &str) -> Result<Option<Status>> {
+/// Whether `/proc` shows another pid namespace than the init namespace, whose pids KFD's files print.
+pub fn is_foreign(host: &dyn Host) -> bool {
+    // Pid 2 of the init namespace is kthreadd, always; no container has that.
+    host.read_text("/proc/2/comm").is_ok_and(|name| name.trim_end() != "kthreadd")
+}
+
+/// `/proc/<pid>/status` of a process that may be gone or hidden (None); `name` is its pid or `self`.
+///
+/// # Errors
+/// EBADMSG for a malformed file.
+pub fn status(host: &dyn Host, name: &str) -> Result<Option<Status>> {
     let path = format!("/proc/{name}/status");
     match host.read_text(&path) {
         Ok(text) => parse_status(&path, &text).map(Some),
@@ -82,7 +108,7 @@ pub(crate) fn status(host: &dyn Host, name: &str) -> Result<Option<Status>> {
 }
 
 /// `/proc/<pid>/comm` and cgroup of a process that may be gone.
-pub(super) fn names(host: &dyn Host, pid: u32) -> Result<Option<(String, String)>> {
+pub(crate) fn names(host: &dyn Host, pid: u32) -> Result<Option<(String, String)>> {
     let Some(command) = read_unless_gone(host, &format!("/proc/{pid}/comm"))? else { return Ok(None) };
     let cgroup = read_unless_gone(host, &format!("/proc/{pid}/cgroup"))?.unwrap_or_default();
     Ok(Some((command.trim_end_matches('\n').to_owned(), parse_cgroup(&cgroup).to_owned())))
@@ -103,9 +129,7 @@ impl PidTranslator {
     /// # Errors
     /// EBADMSG for a malformed status file.
     pub fn new(host: &dyn Host) -> Result<PidTranslator> {
-        // Pid 2 of the init namespace is kthreadd, always; no container has that.
-        let foreign = host.read_text("/proc/2/comm").is_ok_and(|name| name.trim_end() != "kthreadd");
-        if foreign {
+        if is_foreign(host) {
             return Ok(PidTranslator { depth: None, everyone: Vec::new() });
         }
         let depth = status(host, "self")?.map_or(0, |own| own.namespace_pids.len().saturating_sub(1));

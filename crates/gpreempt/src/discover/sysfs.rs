@@ -41,6 +41,8 @@ pub struct Node {
     pub unique_id: u64,
     /// `/dev/dri/renderD<minor>`.
     pub render_minor: u32,
+    /// GFX version as KFD prints it: 90402 is gfx9.4.2.
+    pub gfx_target_version: u32,
 }
 
 /// One queue of a process, as sysfs shows it.
@@ -136,6 +138,7 @@ pub fn parse_properties(path: &str, text: &str) -> Result<Node> {
             "max_engine_clk_fcompute" => node.max_engine_clk_fcompute = narrow()?,
             "unique_id" => node.unique_id = wide,
             "drm_render_minor" => node.render_minor = narrow()?,
+            "gfx_target_version" => node.gfx_target_version = narrow()?,
             _ => {}
         }
     }

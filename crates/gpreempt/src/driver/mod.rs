@@ -5,6 +5,7 @@
 mod call;
 pub mod debugger;
 mod grace;
+pub mod look;
 pub mod patched;
 pub(crate) mod probe;
 mod targets;
@@ -258,7 +259,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
         self.attach(pid)
     }
 
-    /// When the process that a pid is bound to started: its identity beside the pid. None where it is not attached.
+    /// When the process that a pid is bound to started: its identity beside the pid. None where it is not attached and
+    /// attaching it would tell something else than now is known.
     fn started(&self, _pid: Pid) -> Option<Duration> {
         None
     }

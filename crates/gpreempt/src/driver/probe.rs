@@ -94,7 +94,9 @@ fn cannot_open(operation: &'static str, errno: Errno) -> Error {
 
 fn no_lease(errno: Errno) -> Error {
     match errno {
-        Errno::ENOTTY | Errno::EINVAL => stock_kernel(format!("this kernel has no gpreempt commands, it answers {errno:?}")),
+        Errno::ENOTTY | Errno::EINVAL => {
+            stock_kernel(format!("this kernel has no gpreempt commands, it answers {errno:?}"))
+        }
         Errno::EBADF => Error::new(OPENING, errno)
             .on(KFD)
             .because("the file belongs to another process image (it was kept over fork or exec)"),

@@ -56,6 +56,17 @@ pub struct Identity {
     pub euid: u32,
 }
 
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
 /// The system calls and the clock. Object safe; shared between threads.
 pub trait Host: fmt::Debug + Send + Sync {
     /// `open(path, O_RDWR | O_CLOEXEC)`.
@@ -106,6 +117,22 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system answers.
     fn list(&self, path: &str) -> SysResult<Vec<String>>;
+
+    /// Where a symbolic link points.
+    ///
+    /// # Errors
+    /// What the system answers; ENOSYS where there are no links.
+    fn link(&self, _path: &str) -> SysResult<String> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// Whose a file is.
+    ///
+    /// # Errors
+    /// What the system answers; ENOSYS where files belong to nobody.
+    fn owner(&self, _path: &str) -> SysResult<Owner> {
+        Err(Errno::ENOSYS)
+    }
 
     /// Who this process is.
     fn identity(&self) -> Identity;

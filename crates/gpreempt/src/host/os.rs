@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Alarm, Array, Host, Identity, RawFile, Readiness, SysResult, Wake};
+use super::{Alarm, Array, Host, Identity, Owner, RawFile, Readiness, SysResult, Wake};
 use crate::queue::Pid;
 
 /// The machine that this process runs on.
@@ -142,6 +143,16 @@ impl Host for OsHost {
             .map_err(|error| errno_of(&error))?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn link(&self, path: &str) -> SysResult<String> {
+        let target = std::fs::read_link(self.path(path)).map_err(|error| errno_of(&error))?;
+        Ok(target.to_string_lossy().into_owned())
+    }
+
+    fn owner(&self, path: &str) -> SysResult<Owner> {
+        let found = std::fs::metadata(self.path(path)).map_err(|error| errno_of(&error))?;
+        Ok(Owner { uid: found.uid(), gid: found.gid(), mode: found.mode() & 0o7777 })
     }
 
     fn identity(&self) -> Identity {

@@ -160,6 +160,9 @@ impl Session {
     /// ENODEV.
     pub fn queues(&self) -> Result<Vec<(u32, QueueInfo)>> {
         self.check_process("looking for queues")?;
+        if discover::proc::is_foreign(self.host.as_ref()) {
+            return self.queues_of_container();
+        }
         let mut found = discover::scan(self.host.as_ref())?;
         // Where the driver tells nothing of a queue, attaching would be a side effect for nothing.
         if self.has(Capabilities::STATUS) {
@@ -175,6 +178,34 @@ impl Session {
         let name =
             |info: QueueInfo| (self.handles.name(info.queue, self.driver.started(info.queue.pid), info.gpu), info);
         Ok(found.into_iter().map(name).collect())
+    }
+
+    /// KFD's files name pids of the host, so the processes that this container shows are asked, as far as that disturbs
+    /// nobody. How large a ring is stays unknown: 0.
+    fn queues_of_container(&self) -> Result<Vec<(u32, QueueInfo)>> {
+        let mut found = Vec::new();
+        for pid in discover::Discovery::new(self.host.as_ref()).pids()? {
+            let told = self.statuses(pid, Want { pointers: true, waves: false })?;
+            let (command, cgroup) = discover::proc::names(self.host.as_ref(), pid)?.unwrap_or_default();
+            for status in told {
+                let mut info = QueueInfo {
+                    queue: status.queue,
+                    gpu: status.gpu,
+                    kind: status.kind,
+                    ring_bytes: 0,
+                    priority: None,
+                    ring_base: None,
+                    active: None,
+                    idle: None,
+                    command: command.clone(),
+                    cgroup: cgroup.clone(),
+                };
+                fill_in(&mut info, &status);
+                found.push((self.handles.name(info.queue, self.driver.started(pid), info.gpu), info));
+            }
+        }
+        found.sort_by_key(|(_, info)| info.queue);
+        Ok(found)
     }
 
     /// Unmaps queues in one batch, all or nothing: a registered queue that vanished counts as unmapped; EPERM, EBUSY or an
@@ -326,7 +357,7 @@ impl Session {
                 .because(format!("tier {} cannot see pointers and waves", self.driver.tier())));
         }
         let mut pids = self.handles.pids();
-        pids.extend(discover::scan(self.host.as_ref())?.iter().map(|info| info.queue.pid));
+        pids.extend(discover::Discovery::new(self.host.as_ref()).pids()?);
         let wanted = QueueState::PREEMPTIBLE | QueueState::ACTIVE | QueueState::IDLE;
         let mut idle = Vec::new();
         for pid in pids {

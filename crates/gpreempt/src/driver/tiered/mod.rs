@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use self::batch::Way;
 use self::binding::Bindings;
 use super::{Batch, Capabilities, Driver, Event, Outcome, QueueStatus, Selector, Tier, Want};
+use crate::discover::proc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::queue::{GpuId, HqdStatus, Pid, PolicyFlags, QueueState, Reservation};
@@ -190,7 +191,8 @@ impl Driver for TieredDriver {
     }
 
     fn started(&self, pid: Pid) -> Option<Duration> {
-        self.bindings.get(pid).and_then(|binding| binding.started)
+        // One name for a queue, whether its process was attached when it was found or later.
+        self.bindings.get(pid).map_or_else(|| proc::started(self.host.as_ref(), pid), |binding| binding.started)
     }
 
     fn detach(&self, pid: Pid) -> Result<()> {
@@ -270,6 +272,10 @@ impl Driver for TieredDriver {
     }
 
     fn queue_status(&self, selector: Selector, want: Want) -> Result<Vec<QueueStatus>> {
+        // Who asks about a queue wants to know; who looks through processes must not disturb them.
+        if selector.queue.is_none() && selector.pid != self.own_pid && self.bindings.rung(selector.pid).is_none() {
+            self.glance(selector.pid)?;
+        }
         let mut statuses = self.rung(selector.pid)?.queue_status(selector, want)?;
         statuses.iter_mut().for_each(|status| self.add_marks(status));
         Ok(statuses)

@@ -162,12 +162,12 @@ impl Engine {
     fn read_queues(&mut self) -> Result<(Vec<QueueStatus>, BTreeSet<Pid>)> {
         let (mut queues, mut unread) = (Vec::new(), BTreeSet::new());
         let want = Want { pointers: true, waves: false };
-        for process in Discovery::new(&*self.host).processes()? {
-            let Some(pid) = process.pid else { continue };
+        for pid in Discovery::new(&*self.host).pids()? {
             match self.read_process(pid, want) {
                 Ok(statuses) => queues.extend(statuses),
-                // Gone, or another user's.
-                Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT | Errno::EPERM) => {}
+                // Gone, another user's, or not to be disturbed.
+                Err(error)
+                    if matches!(error.errno(), Errno::ESRCH | Errno::ENOENT | Errno::EPERM | Errno::EOPNOTSUPP) => {}
                 Err(error) => {
                     unread.insert(pid);
                     self.report_error(error);
@@ -181,7 +181,7 @@ impl Engine {
         match self.driver.queue_status(Selector::process(pid), want) {
             // A driver stays with the process that had the pid when it first met it. This one is new.
             Err(error) if error.errno() == Errno::ESRCH => {
-                self.driver.attach(pid)?;
+                self.driver.glance(pid)?;
                 self.driver.queue_status(Selector::process(pid), want)
             }
             answer => answer,
