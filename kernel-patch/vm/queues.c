@@ -8,7 +8,7 @@
 #define _GNU_SOURCE
 #include "gpu.h"
 
-static const struct gpu_plan one_aql = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0 };
+static const struct gpu_plan one_aql = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0, 0 };
 
 static uint32_t adopt(int lease, pid_t pid)
 {
@@ -197,11 +197,11 @@ static void a_debugger_suspends_and_resumes_queues(void)
 	close(gpu.kfd);
 }
 
-static void one_process_preempts_another_and_gives_back(void)
+static void preempt_and_give_back(uint32_t type)
 {
-	static const struct gpu_plan offline = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 2, 3, 0, 8, 0 };
-	struct gpu_worker a = gpu_start(&offline, 6), b = gpu_start(&(struct gpu_plan) {
-		KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 2, 1, 0, 1, 0 }, 2);
+	const struct gpu_plan offline = { .type = type, .gpus = 2, .queues = 3, .waves = 8 };
+	const struct gpu_plan online = { .type = type, .gpus = 2, .queues = 1, .waves = 1 };
+	struct gpu_worker a = gpu_start(&offline, 6), b = gpu_start(&online, 2);
 	int lease = open_lease(), round, i;
 	uint32_t target;
 
@@ -230,6 +230,21 @@ static void one_process_preempts_another_and_gives_back(void)
 	close(lease);
 }
 
+static void one_process_preempts_another_and_gives_back(void)
+{
+	preempt_and_give_back(KFD_IOC_QUEUE_TYPE_COMPUTE_AQL);
+}
+
+static void so_it_does_with_pm4_queues(void)
+{
+	preempt_and_give_back(KFD_IOC_QUEUE_TYPE_COMPUTE);
+}
+
+static void so_it_does_with_sdma_queues(void)
+{
+	preempt_and_give_back(KFD_IOC_QUEUE_TYPE_SDMA);
+}
+
 static void a_killed_process_leaves_the_others_running(void)
 {
 	struct gpu_worker a = gpu_start(&one_aql, 1), b = gpu_start(&one_aql, 1);
@@ -243,7 +258,7 @@ static void a_killed_process_leaves_the_others_running(void)
 
 static void more_queues_than_slots_take_turns(void)
 {
-	static const struct gpu_plan many = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 30, 0, 1, 0 };
+	static const struct gpu_plan many = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 30, 0, 1, 0, 0 };
 	struct gpu_worker a = gpu_start(&many, 30);
 	int i;
 
@@ -271,6 +286,22 @@ static void more_processes_than_vmids_take_turns(void)
 		CHECK(gpu_end(&workers[i]) == 0);
 }
 
+static void global_wave_sync_is_for_one_process_at_a_time(void)
+{
+	struct gpu_plan plan = one_aql;
+	struct gpu_worker workers[3];
+	int i;
+
+	plan.gws = 1;
+	for (i = 0; i < 3; i++)
+		workers[i] = gpu_start(&plan, 1);
+	CHECK(gpu_status(0, 0, "oversubscribed") == 1 && gpu_status(0, 0, "mapped") == 1);
+	for (i = 0; i < 3; i++)
+		CHECK(gpu_runs(&workers[i].areas[0], 20));
+	for (i = 0; i < 3; i++)
+		CHECK(gpu_trail_is_whole(&workers[i].areas[0]) && gpu_end(&workers[i]) == 0);
+}
+
 static void nothing_happened_that_must_not(void)
 {
 	CHECK(gpu_errors() == 0);
@@ -285,9 +316,12 @@ int main(void)
 	RUN_ALONE(a_cu_mask_leaves_the_work_whole);
 	RUN_ALONE(a_debugger_suspends_and_resumes_queues);
 	RUN_ALONE(one_process_preempts_another_and_gives_back);
+	RUN_ALONE(so_it_does_with_pm4_queues);
+	RUN_ALONE(so_it_does_with_sdma_queues);
 	RUN_ALONE(a_killed_process_leaves_the_others_running);
 	RUN_ALONE(more_queues_than_slots_take_turns);
 	RUN_ALONE(more_processes_than_vmids_take_turns);
+	RUN_ALONE(global_wave_sync_is_for_one_process_at_a_time);
 	RUN_ALONE(nothing_happened_that_must_not);
 	return failures != 0;
 }
