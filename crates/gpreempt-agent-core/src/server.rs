@@ -160,6 +160,13 @@ impl Server {
         }
     }
 
+    /// Gives everything back, whoever holds it.
+    pub fn give_up(&mut self, now: u64, kfd: &mut dyn Kfd) {
+        if let Some(holder) = self.holder {
+            self.closed(holder.connection, now, kfd);
+        }
+    }
+
     /// When [`Server::tick`] has something to do, if nothing happens before.
     pub fn next(&self) -> Option<u64> {
         let deadline = self.holder.filter(|_| self.book.holds_any()).map(|holder| holder.heard + holder.hold);
