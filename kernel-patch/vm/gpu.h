@@ -392,6 +392,14 @@ static inline int gpu_trail_is_whole(struct gpu_area *area)
 	return 1;
 }
 
+/* What a runtime does before it makes its first queue. Returns 0 or -1 with errno. */
+static inline int gpu_let_debuggers_in(struct gpu *gpu)
+{
+	struct kfd_ioctl_runtime_enable_args args = { .mode_mask = KFD_RUNTIME_ENABLE_MODE_ENABLE_MASK };
+
+	return ioctl(gpu->kfd, AMDKFD_IOC_RUNTIME_ENABLE, &args);
+}
+
 /* A process with queues that it keeps busy until it is told to stop, or is killed. */
 struct gpu_worker {
 	pid_t pid;
@@ -419,6 +427,8 @@ static inline int gpu_work(const struct gpu_plan *plan, struct gpu_area *areas, 
 	if (plan->uid && setresuid(plan->uid, plan->uid, plan->uid))
 		return 2;
 	num = gpu_open(gpus, plan->gpus ?: GPU_MAX);
+	if (num > 0 && gpu_let_debuggers_in(gpus))
+		return 8;
 	queues = calloc(num > 0 ? num * plan->queues : 1, sizeof(*queues));
 	if (num <= 0 || !queues)
 		return 3;

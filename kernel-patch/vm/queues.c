@@ -6,36 +6,9 @@
  * Runs as root in the VM of kernel-patch/vm/run, with fake_nodes=2 or more. Prints TAP.
  */
 #define _GNU_SOURCE
-#include "gpu.h"
+#include "scene.h"
 
 static const struct gpu_plan one_aql = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0, 0 };
-
-static uint32_t adopt(int lease, pid_t pid)
-{
-	struct kfd_ioctl_queue_policy_args policy = {
-		.queue.queue_id = KFD_GPREEMPT_ALL_QUEUES,
-		.set_flags = KFD_GPREEMPT_POLICY_PREEMPTIBLE,
-	};
-
-	CHECK(!attach(lease, pid, &policy.queue.target));
-	CHECK(!ioctl(lease, AMDKFD_IOC_SET_QUEUE_POLICY, &policy) && !policy.queue.result);
-	return policy.queue.target;
-}
-
-/* Unmaps or maps all queues of a target. Returns rounds, or -1. */
-static int all_of(int lease, unsigned long command, uint32_t target, uint32_t queues)
-{
-	struct kfd_gpreempt_entry entry = { .target = target, .queue_id = KFD_GPREEMPT_ALL_QUEUES };
-	struct kfd_ioctl_batch_unmap_args args = {
-		.entries_ptr = (uintptr_t)&entry,
-		.num_entries = 1,
-		.entry_size = sizeof(entry),
-	};
-
-	CHECK(!ioctl(lease, command, &args));
-	CHECK(!entry.result && entry.num_queues == queues);
-	return args.num_rounds;
-}
 
 static void queues_of_every_type_run_their_packets(void)
 {
