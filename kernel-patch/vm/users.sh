@@ -32,16 +32,18 @@ fails() {
 }
 
 if [ "$expect" = patched ]; then
-    check "doctor ends well" sh -c '/gpreempt doctor --json >/tmp/said 2>&1'
-    check "doctor chooses tier patched" says '"chosen": "patched"'
-    check "doctor has the lease for evidence" says 'the kernel answers with a lease'
+    check "doctor fails where there is no GPU" fails doctor --json
+    check "doctor chooses no tier" says '"chosen": null'
+    check "doctor says that there is no GPU" says 'the topology has no node with a gpu_id'
+    check "doctor says that tier patched is there" sh -c 'grep -A2 "\"name\": \"patched\"" /tmp/said | grep "\"yes\": true"'
+    check "doctor has the lease for evidence" says 'a lease with a watchdog of'
     check "status fails" fails status
     check "status says that there are zero nodes" says 'no GPU in the topology'
     check "queues finds none" zero_queues
 else
     /gpreempt doctor --json >/tmp/said 2>&1
     check "doctor does not choose tier patched" sh -c '! grep -F "\"chosen\": \"patched\"" /tmp/said'
-    check "doctor says that tier patched is not usable" sh -c 'grep -A1 "\"tier\": \"patched\"" /tmp/said | grep "\"usable\": false"'
+    check "doctor says that tier patched is not there" sh -c 'grep -A2 "\"name\": \"patched\"" /tmp/said | grep "\"yes\": false"'
     check "doctor has ENOTTY for evidence" says 'this kernel has no gpreempt commands, it answers ENOTTY'
     check "doctor names the remedy" says 'apply the series in kernel-patch/'
     export GPREEMPT_BACKEND=patched

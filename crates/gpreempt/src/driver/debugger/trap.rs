@@ -32,14 +32,14 @@ pub(super) struct Trap {
 }
 
 impl Trap {
-    /// One debug operation. KFD lets a debugger in that it knows; for the first operation, and on kernels that ask every
-    /// time, this thread becomes the ptracer for the moment. Not longer: a traced process stops at every signal until its
-    /// tracer has seen it.
+    /// One debug operation. KFD lets a debugger in that it knows; `traced`, and on kernels that ask every time, this thread
+    /// becomes the ptracer for the moment. Not longer: a traced process stops at every signal until its tracer has seen it.
     fn call<T: DbgTrapOp + Copy>(
         &self,
         pid: Pid,
         operation: &mut T,
         mut list: Option<(usize, &mut [u8])>,
+        traced: bool,
     ) -> SysResult<i32> {
         let mut args = kfd_ioctl_dbg_trap_args::new(pid, *operation);
         let mut issue = |args: &mut kfd_ioctl_dbg_trap_args| {
@@ -52,7 +52,8 @@ impl Trap {
                 None => call(self.host.as_ref(), self.kfd.raw(), AMDKFD_IOC_DBG_TRAP, args, &mut []),
             }
         };
-        let mut answer = issue(&mut args);
+        // The kernel logs an error for whoever asks without the right.
+        let mut answer = if traced { Err(Errno::EPERM) } else { issue(&mut args) };
         if answer == Err(Errno::EPERM) && pid != self.own_pid {
             self.host.trace(pid)?;
             answer = issue(&mut args);
@@ -76,7 +77,7 @@ impl Trap {
             ..Default::default()
         };
         let offset = offset_of!(kfd_ioctl_dbg_trap_enable_args, rinfo_ptr);
-        self.call(pid, &mut enable, Some((offset, info.as_mut_bytes())))?;
+        self.call(pid, &mut enable, Some((offset, info.as_mut_bytes())), pid != self.own_pid)?;
         if info[0].runtime_state == DEBUG_RUNTIME_STATE_ENABLED {
             return Ok(());
         }
@@ -103,7 +104,7 @@ impl Trap {
                 ..Default::default()
             };
             let offset = offset_of!(kfd_ioctl_dbg_trap_queue_snapshot_args, snapshot_buf_ptr);
-            self.call(pid, &mut snapshot, Some((offset, entries.as_mut_bytes())))?;
+            self.call(pid, &mut snapshot, Some((offset, entries.as_mut_bytes())), false)?;
             let there_are = snapshot.num_queues as usize;
             if there_are <= room {
                 entries.truncate(there_are);
@@ -124,12 +125,12 @@ impl Trap {
                 let offset = offset_of!(kfd_ioctl_dbg_trap_suspend_queues_args, queue_array_ptr);
                 let mut args =
                     kfd_ioctl_dbg_trap_suspend_queues_args { num_queues, grace_period, ..Default::default() };
-                self.call(pid, &mut args, Some((offset, bytes)))
+                self.call(pid, &mut args, Some((offset, bytes)), false)
             }
             Motion::Resume => {
                 let offset = offset_of!(kfd_ioctl_dbg_trap_resume_queues_args, queue_array_ptr);
                 let mut args = kfd_ioctl_dbg_trap_resume_queues_args { num_queues, ..Default::default() };
-                self.call(pid, &mut args, Some((offset, bytes)))
+                self.call(pid, &mut args, Some((offset, bytes)), false)
             }
         }
     }
