@@ -11,7 +11,7 @@
 #define _GNU_SOURCE
 #include "gpu.h"
 
-static const struct gpu_plan one = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0, 0 };
+static const struct gpu_plan one = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 1, .queues = 1, .waves = 4 };
 
 /* A process that waits for its queues in vain should not wait long. */
 static void hurry(const char *ms)
@@ -186,7 +186,7 @@ static void a_process_is_evicted_and_restored(void)
 
 static void a_device_is_suspended_resumed_and_reset(void)
 {
-	static const struct gpu_plan two = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 2, 1, 0, 4, 0, 0 };
+	static const struct gpu_plan two = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 2, .queues = 1, .waves = 4 };
 	uint64_t resets = gpu_status(0, 0, "resets");
 	struct gpu_worker a = gpu_start(&two, 2);
 
@@ -227,7 +227,7 @@ static int as_many_are_mapped(int queues)
 
 static void the_slots_in_debugfs_are_those_of_mapped_queues(void)
 {
-	static const struct gpu_plan five = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 5, 0, 4, 0, 0 };
+	static const struct gpu_plan five = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 1, .queues = 5, .waves = 4 };
 	struct gpu_worker a = gpu_start(&five, 5), b = gpu_start(&one, 1);
 
 	CHECK(as_many_are_mapped(6));
@@ -366,7 +366,7 @@ static struct round last_round(int device)
 
 static void the_log_tells_which_rounds_were_in_flight_together(void)
 {
-	static const struct gpu_plan two = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 2, 1, 0, 4, 0, 0 };
+	static const struct gpu_plan two = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 2, .queues = 1, .waves = 4 };
 	struct gpu_worker a = gpu_start(&two, 2);
 	struct kfd_gpreempt_entry entry = { .queue_id = KFD_GPREEMPT_ALL_QUEUES };
 	struct kfd_ioctl_queue_policy_args policy = { .queue = entry,
@@ -397,7 +397,7 @@ static void the_log_tells_which_rounds_were_in_flight_together(void)
 
 static void each_node_runs_the_queues_of_a_process(void)
 {
-	struct gpu_plan plan = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 0, 2, 0, 4, 0, 0 };
+	struct gpu_plan plan = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .queues = 2, .waves = 4 };
 	struct gpu_worker a, b;
 	struct gpu gpus[GPU_MAX];
 	int num = gpu_open(gpus, GPU_MAX), i;

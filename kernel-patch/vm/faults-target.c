@@ -110,7 +110,7 @@ static void queues_that_are_destroyed_while_unmapped_leave_room_for_new_ones(voi
 /* The image that a target execs: queues on all GPUs, with areas that are shared through a file. */
 static int image(int memory, int socket)
 {
-	static const struct gpu_plan plan = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 0, SCENE_QUEUES, 0, 8, 0 };
+	static const struct gpu_plan plan = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .queues = SCENE_QUEUES, .waves = 8 };
 	size_t size = lseek(memory, 0, SEEK_END);
 	void *areas = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
 

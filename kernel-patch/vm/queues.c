@@ -8,12 +8,11 @@
 #define _GNU_SOURCE
 #include "scene.h"
 
-static const struct gpu_plan one_aql = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 1, 0, 4, 0, 0 };
+static const struct gpu_plan one_aql = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 1, .queues = 1, .waves = 4 };
 
 static void queues_of_every_type_run_their_packets(void)
 {
-	static const uint32_t types[] = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, KFD_IOC_QUEUE_TYPE_COMPUTE,
-					  KFD_IOC_QUEUE_TYPE_SDMA };
+	static const uint32_t types[] = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = KFD_IOC_QUEUE_TYPE_COMPUTE, .queues = KFD_IOC_QUEUE_TYPE_SDMA };
 	struct gpu_area *areas = gpu_memory(3 * sizeof(*areas));
 	struct gpu_queue queues[3];
 	struct gpu gpus[GPU_MAX];
@@ -231,7 +230,7 @@ static void a_killed_process_leaves_the_others_running(void)
 
 static void more_queues_than_slots_take_turns(void)
 {
-	static const struct gpu_plan many = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 1, 30, 0, 1, 0, 0 };
+	static const struct gpu_plan many = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = 1, .queues = 30, .waves = 1 };
 	struct gpu_worker a = gpu_start(&many, 30);
 	int i;
 

@@ -128,14 +128,14 @@ static inline int queues_of_each(const struct scene *s)
 
 static inline struct gpu_worker start_offline(const struct scene *s)
 {
-	static const struct gpu_plan plan = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 0, SCENE_QUEUES, 0, 8, 0 };
+	static const struct gpu_plan plan = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .queues = SCENE_QUEUES, .waves = 8 };
 
 	return gpu_start(&plan, queues_of_each(s));
 }
 
 static inline struct gpu_worker start_online(const struct scene *s)
 {
-	static const struct gpu_plan plan = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 0, 1, 0, 1, 0 };
+	static const struct gpu_plan plan = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .queues = 1, .waves = 1 };
 
 	return gpu_start(&plan, s->gpus);
 }

@@ -24,7 +24,7 @@ static __typeof__(gpreempt_fast_remap_queues) *remap_queues;
 static __typeof__(gpreempt_is_queue_active) *is_active;
 
 /* A queue on each node. */
-static const struct gpu_plan plan = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, 0, 1, 0, 4, 0, 0 };
+static const struct gpu_plan plan = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .queues = 1, .waves = 4 };
 
 /* What a scheduler stops. */
 static struct gpu_worker start_job(const struct gpu_plan *of, int queues)
