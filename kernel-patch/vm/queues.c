@@ -12,7 +12,8 @@ static const struct gpu_plan one_aql = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL,
 
 static void queues_of_every_type_run_their_packets(void)
 {
-	static const uint32_t types[] = { .type = KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, .gpus = KFD_IOC_QUEUE_TYPE_COMPUTE, .queues = KFD_IOC_QUEUE_TYPE_SDMA };
+	static const uint32_t types[] = { KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, KFD_IOC_QUEUE_TYPE_COMPUTE,
+					  KFD_IOC_QUEUE_TYPE_SDMA };
 	struct gpu_area *areas = gpu_memory(3 * sizeof(*areas));
 	struct gpu_queue queues[3];
 	struct gpu gpus[GPU_MAX];
