@@ -202,6 +202,7 @@ fn build_node(gpu: &TopologyNode, first_xcc: u32, vmids: (u32, u32)) -> Node {
         next_round: 0,
         hiq: Hiq::default(),
         round_generation: 0,
+        ib: Vec::new(),
         runlist: Vec::new(),
         oversubscribed: false,
         mapped: Vec::new(),

@@ -70,6 +70,8 @@ impl World {
             let kfd = self.open_kfd(pid)?;
             kfd.runtime_state = DEBUG_RUNTIME_STATE_ENABLED;
             kfd.ttmp_setup = true;
+            // A runtime uses every GPU that it finds.
+            kfd.devices.iter_mut().for_each(|device| device.vm = true);
         }
         spec.queues.iter().try_for_each(|queue| self.create_queues(pid, queue, settled).map(|_| ()))
     }
@@ -103,12 +105,9 @@ impl World {
             // Only as long as the process is the same user's.
             let uid = self.process(pid)?.uid;
             for (id, lease) in self.leases.iter().filter(|(_, l)| l.alive) {
-                let policies = lease.targets.iter().filter(|t| t.pid == pid && t.is_attached() && t.uid == uid);
-                for target in policies {
-                    for (device, policy) in kfd.devices.iter_mut().zip(&target.policy) {
-                        if *policy != 0 {
-                            device.marks = Marks { lease: *id, policy: *policy };
-                        }
+                for target in lease.targets.iter().filter(|t| t.pid == pid && t.is_attached() && t.uid == uid) {
+                    for (device, policy) in kfd.devices.iter_mut().zip(&target.policy).filter(|(_, p)| **p != 0) {
+                        device.marks = Marks { lease: *id, policy: *policy };
                     }
                 }
             }
@@ -120,22 +119,8 @@ impl World {
     /// A process is gone, however that came about. Its teardown runs beside the caller.
     pub(crate) fn exit(&mut self, pid: u32) -> Result<(), Errno> {
         self.process(pid)?;
-        for file in self.files.remove_all(Task { pid }) {
-            if let File::Lease(lease) = file {
-                for (node, job) in self.close_lease(lease) {
-                    self.begin(node, job, false);
-                }
-            }
-        }
-        self.end_debugger(pid);
-        let process = self.process_mut(pid)?;
-        process.alive = false;
-        if process.kfd.is_some() {
-            // KFD executes every node at the end of every process, with queues there or without.
-            for node in self.node_indices() {
-                self.begin(node, Job { execute: true, ..Job::of(Order::Terminate { pid }) }, false);
-            }
-        }
+        self.end_image(pid)?;
+        self.process_mut(pid)?.alive = false;
         for other in self.processes.values_mut().filter(|p| p.tracer == Some(pid)) {
             other.tracer = None;
         }
@@ -147,7 +132,51 @@ impl World {
         Ok(())
     }
 
-    /// TTM evicts or restores a process: on every node, whether it has queues there or not.
+    /// A process executes another image: its files close, and KFD forgets the old one.
+    pub(crate) fn exec(&mut self, pid: u32) -> Result<(), Errno> {
+        self.process(pid)?;
+        self.end_image(pid)
+    }
+
+    /// An address space is torn down.
+    fn end_image(&mut self, pid: u32) -> Result<(), Errno> {
+        for file in self.files.remove_all(Task { pid }) {
+            if let File::Lease(lease) = file {
+                for (node, job) in self.close_lease(lease) {
+                    self.begin(node, job, false);
+                }
+            }
+        }
+        self.end_debugger(pid);
+        let nodes = self.nodes.len();
+        if let Some(kfd) = self.process_mut(pid)?.kfd.as_mut() {
+            kfd.leaving = Some(nodes);
+            // KFD executes every node at the end of every process, with queues there or without.
+            for node in self.node_indices() {
+                self.begin(node, Job { execute: true, ..Job::of(Order::Terminate { pid }) }, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the address space of a process, or its last one, is being torn down.
+    pub(crate) fn is_leaving(&self, pid: u32) -> bool {
+        self.processes.get(&pid).and_then(|p| p.kfd.as_ref()).is_some_and(|kfd| kfd.leaving.is_some())
+    }
+
+    /// A node has done its part of a teardown.
+    pub(crate) fn left(&mut self, pid: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(kfd) = process.kfd.as_mut() else { return };
+        let Some(nodes) = kfd.leaving.as_mut() else { return };
+        *nodes -= 1;
+        // Of a dead process the last image stays, for those who look back.
+        if *nodes == 0 && process.alive {
+            process.kfd = None;
+        }
+    }
+
+    /// TTM evicts or restores a process: on every node where it has a VM, whether it has queues there or not.
     pub(crate) fn evict(&mut self, pid: u32, evict: bool) -> Result<(), Errno> {
         let trigger = evict.then_some(KFD_QUEUE_EVICTION_TRIGGER_TTM);
         if self.process(pid)?.kfd.is_some() {
@@ -168,6 +197,9 @@ impl World {
         let before = device.evicted;
         device.evicted = if trigger.is_some() { before + 1 } else { before.saturating_sub(1) };
         let after = device.evicted;
+        if !device.vm {
+            return false;
+        }
         if before == 0 && after == 1 {
             device.evicted_since = now;
         } else if before == 1 && after == 0 {
@@ -198,6 +230,7 @@ impl World {
         if nodes.iter().any(|n| n.0 >= self.nodes.len()) {
             return Err(Errno::EINVAL);
         }
+        self.open_kfd(pid)?.devices.iter_mut().for_each(|device| device.vm = true);
         let mut ids = Vec::new();
         for node in nodes {
             let (save_area_bytes, ctl_stack_bytes) = (self.node(node).save_area_bytes, self.node(node).ctl_stack_bytes);
@@ -249,6 +282,8 @@ impl World {
         let total = self.queues_of(node).count();
         let per_process = self.node(node).queues_per_process;
         let kfd = self.open_kfd(pid)?;
+        // The machine does not ask for ACQUIRE_VM first.
+        kfd.device_mut(node).vm = true;
         if kfd.device(node).queues.len() >= per_process {
             return Err(Errno::ENOSPC);
         }

@@ -261,6 +261,14 @@ impl Machine {
         self.enter().exit(pid)
     }
 
+    /// `execve` of a guest: the files of the process close, and KFD forgets it; its pid and its handles stay.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn exec(&self, pid: u32) -> Result<(), Errno> {
+        self.enter().exec(pid)
+    }
+
     /// A guest creates queues; returns their ids.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) round_generation: u64,
 
     // What the firmware has.
+    /// The last runlist, as it lies in GPU memory.
+    pub(crate) ib: Vec<u32>,
     /// The runlist, in its order.
     pub(crate) runlist: Vec<QueueKey>,
     pub(crate) oversubscribed: bool,

@@ -152,10 +152,12 @@ impl World {
                     done.changed |= was_active;
                 }
                 // Its pid may be another process's by now.
-                Order::Terminate { pid } if self.process(pid).is_err() => {
+                Order::Terminate { pid } if self.is_leaving(pid) => {
                     for key in self.queues_of_process(pid, node) {
                         self.queue_mut(key).leaving = true;
                     }
+                    // The runlist of the round that follows has no such process any more.
+                    self.nodes[node.0].processes.retain(|other| *other != pid);
                 }
                 Order::Terminate { .. } => {}
             }
@@ -171,10 +173,11 @@ impl World {
                     self.announce(KFD_GPREEMPT_EVENT_QUEUE_DESTROYED, self.queue(key).pid, Some(key));
                     self.unlink_queue(key);
                 }
-                Order::Terminate { pid } if self.process(pid).is_err() => {
+                Order::Terminate { pid } if self.is_leaving(pid) => {
                     for key in self.queues_of_process(pid, node) {
                         self.unlink_queue(key);
                     }
+                    self.left(pid);
                 }
                 _ => {}
             }
@@ -243,15 +246,15 @@ impl World {
 
     // --- marks on one queue ---------------------------------------------------------------------------------------
 
-    /// Keeps a queue off the hardware; one that is busy and not yet held only if it need not be idle.
+    /// Keeps a queue off the hardware; one that is busy only if it need not be idle.
     fn hold(&mut self, lease: LeaseId, key: QueueKey, if_idle: bool) -> Result<Effect, Errno> {
         let now = self.now;
+        if if_idle && !self.idle(key) {
+            return Ok(Effect::Left);
+        }
         self.may_unmap(lease, key)?;
         let queue = self.queue(key);
         let (was_active, held) = (queue.is_active(), queue.hold);
-        if if_idle && held.is_none() && !self.idle(key) {
-            return Ok(Effect::Left);
-        }
         let since = held.map_or(now, |hold| hold.since);
         self.queue_mut(key).hold = Some(Hold { lease, since, touched: now });
         self.arm_watchdog(lease);
@@ -276,11 +279,13 @@ impl World {
 
     /// Sets and clears policy bits of a queue.
     fn mark_queue(&mut self, lease: LeaseId, key: QueueKey, set: u32, clear: u32) -> Result<Effect, Errno> {
+        let was_offline = self.is_preemptible(key);
         let marks = self.change(self.queue(key).marks, lease, set, clear)?;
         self.queue_mut(key).marks = marks;
         // The offline class of a node with a reservation has grown or shrunk.
         let queue = self.queue(key);
-        Ok(Effect::of(queue.is_active() && self.node(queue.node).reservation.is_some()))
+        let changed = was_offline != self.is_preemptible(key) && queue.is_active();
+        Ok(Effect::of(changed && self.node(queue.node).reservation.is_some()))
     }
 
     /// Marks with bits set and cleared; EBUSY where they are another living lease's.

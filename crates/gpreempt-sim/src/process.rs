@@ -41,6 +41,8 @@ pub(crate) struct KfdProcess {
     pub(crate) debug: Option<DebugSession>,
     /// Next free address for the rings and save areas of guests.
     pub(crate) next_address: u64,
+    /// Nodes that have yet to forget it, once its address space is gone.
+    pub(crate) leaving: Option<usize>,
     /// Buffers that it allocated, by handle.
     pub(crate) buffers: BTreeMap<u64, Buffer>,
     pub(crate) next_buffer: u64,
@@ -60,6 +62,8 @@ pub(crate) struct Device {
     /// Queues on this node, newest first, as KFD links them.
     pub(crate) queues: Vec<QueueKey>,
     pub(crate) evicted: u32,
+    /// The process has a VM here; where it has none, evictions are counted and nothing else.
+    pub(crate) vm: bool,
     /// When the current eviction began.
     pub(crate) evicted_since: u64,
     /// Time spent evicted before that, ns.
@@ -101,6 +105,7 @@ impl KfdProcess {
             ttmp_setup: false,
             debug: None,
             next_address: 0x7f00_0000_0000,
+            leaving: None,
             buffers: BTreeMap::new(),
             next_buffer: 1,
         }

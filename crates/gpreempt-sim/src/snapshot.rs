@@ -93,13 +93,13 @@ impl World {
         self.node_indices()
             .map(|node| {
                 let it = self.node(node);
-                let ib = it.active_runlist.then(|| self.runlist_packets(node));
+                let ib = it.active_runlist.then(|| it.ib.clone());
                 NodeRunlist { index: it.topology_index, gpu_id: it.gpu_id, ib }
             })
             .collect()
     }
 
-    /// The runlist of a node, as it lies in GPU memory.
+    /// The runlist of a node, as the driver would write it now. A process whose queue is being destroyed still has it.
     pub(crate) fn runlist_packets(&self, node: NodeIndex) -> Vec<u32> {
         let it = self.node(node);
         let mut ib = Vec::new();

@@ -91,6 +91,75 @@ fn a_policy_is_remembered_for_a_later_image_node_by_node() {
 }
 
 #[test]
+fn a_policy_that_was_refused_is_not_told() {
+    let machine = machine();
+    let user = User::new(&machine, ME);
+    let (first, second) = (user.lease(), user.lease());
+    let (target, mine) = (first.offline(10), second.attach(10).unwrap());
+    assert_eq!(first.policy(entry(target, 0), 0, 0).policy_flags, PREEMPTIBLE);
+    let refused = second.policy(entry(mine, 0), LAZY, 0);
+    assert_eq!((refused.queue.result, refused.policy_flags), (minus(Errno::EBUSY), 0));
+}
+
+#[test]
+fn who_executes_another_program_keeps_its_handle_and_loses_its_queues() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    machine.exec(10).unwrap();
+    pass(&machine, 50 * MS);
+    assert_eq!(lease.queues(target, ALL).unwrap(), []);
+    assert!(lease.events().iter().all(|event| event.r#type != KFD_GPREEMPT_EVENT_TARGET_EXITED));
+    machine.create_queues(10, &queues(1, light())).unwrap();
+    pass(&machine, 50 * MS);
+    assert_ne!(
+        lease.state(target, 0) & KFD_GPREEMPT_STATE_PREEMPTIBLE,
+        0,
+        "what was said of the process is remembered"
+    );
+}
+
+#[test]
+fn evictions_of_a_process_without_a_vm_are_counted_and_cost_no_round() {
+    let machine = machine();
+    let user = User::new(&machine, 11);
+    let watcher = User::new(&machine, ME).lease();
+    let bare =
+        machine.spawn(&gpreempt_sim::config::ProcessSpec { runtime_enabled: false, ..guest(0, vec![]) }).unwrap();
+    let _kfd = User::new(&machine, bare);
+    // Something to unmap.
+    assert!(user.machine.submit(11, 0, work(1, MS)).is_ok());
+    let before = watcher.status().unmap_seq;
+    for evict in [true, false] {
+        machine.evict(bare, evict).unwrap();
+        pass(&machine, 50 * MS);
+    }
+    assert_eq!(watcher.status().unmap_seq, before);
+    machine.evict(11, true).unwrap();
+    pass(&machine, 50 * MS);
+    assert_eq!(watcher.status().unmap_seq, before + 1);
+}
+
+#[test]
+fn the_runlist_after_a_destroy_still_counts_the_queue_that_went() {
+    let mut config = config(vec![guest(10, vec![queues(2, light())]), guest(11, vec![queues(1, light())])]);
+    config.caller.root = true;
+    let machine = Machine::boot(config).unwrap();
+    machine.destroy_queue(11, 0).unwrap();
+    pass(&machine, 50 * MS);
+    let text = machine.read_text(gpreempt_sim::Task { pid: ME }, "/sys/kernel/debug/kfd/rls").unwrap();
+    let words = text.lines().skip(1).flat_map(|line| line.split_whitespace().skip(1));
+    let words: Vec<u32> = words.map(|word| u32::from_str_radix(word, 16).unwrap()).collect();
+    let processes: Vec<u16> = gpreempt_sim::pm4::decode(&words)
+        .filter_map(|packet| match packet.unwrap() {
+            gpreempt_sim::pm4::Packet::MapProcess(it) => Some(it.num_queues),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(processes, [1, 2]);
+}
+
+#[test]
 fn a_queue_that_exists_becomes_lazy_when_idle_and_is_counted_only_if_it_left() {
     let machine = machine();
     let lease = User::new(&machine, ME).lease();
@@ -119,7 +188,7 @@ fn an_id_on_two_different_nodes_names_nothing_twice() {
 }
 
 #[test]
-fn hold_new_fails_where_another_lease_has_marked_the_process_and_holds_nothing_then() {
+fn hold_new_of_every_node_fails_where_another_lease_has_marked_the_process_on_one() {
     let machine = machine();
     let user = User::new(&machine, ME);
     let (first, second) = (user.lease(), user.lease());
@@ -135,8 +204,12 @@ fn hold_new_fails_where_another_lease_has_marked_the_process_and_holds_nothing_t
     let held = |id| second.state(mine, id) & KFD_GPREEMPT_STATE_MINE != 0;
     assert_eq!([held(ids[0]), held(ids[1])], [false, false]);
     let elsewhere = kfd_gpreempt_entry { gpu_id: gpus[1], ..hold_new };
-    assert_eq!(second.unmap(&[elsewhere]).results(), [minus(Errno::EPERM)]);
-    let later = machine.create_queues(10, &on(1)).unwrap();
+    assert_eq!(
+        second.unmap(&[elsewhere]).results(),
+        [minus(Errno::EPERM)],
+        "the mark is set, though none may be unmapped"
+    );
+    let id = machine.create_queues(10, &on(1)).unwrap()[0];
     pass(&machine, 50 * MS);
-    assert!(held(later[0]));
+    assert!(held(id));
 }

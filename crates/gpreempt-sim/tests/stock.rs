@@ -143,8 +143,9 @@ fn queues_are_made_changed_and_destroyed_by_ioctl() {
     assert_eq!(user.update(0, ring, 100), Ok(0));
     pass(&machine, 20 * MS);
     assert_eq!(machine.executed(ME, 0), Ok(20));
-    // Only the whole ring that is mapped is a ring; none at all switches the queue off.
-    assert_eq!(user.update(0, (0x7000_0000, 2048), 100), Err(Errno::EFAULT));
+    // Only the whole ring that is mapped is a ring, by pages, of which this one has none; none at all switches the queue off.
+    assert_eq!(user.update(0, (0x7000_0000, 8192), 100), Err(Errno::EFAULT));
+    assert_eq!(user.update(0, (0x7000_0000, 2048), 100), Ok(0));
     assert_eq!(user.update(0, (0x7000_1000, 1024), 100), Err(Errno::EFAULT));
     assert_eq!(user.update(0, (0, 1024), 100), Ok(0));
     let mut destroy = kfd_ioctl_destroy_queue_args { queue_id: 0, pad: 0 };

@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use gpreempt_sys::*;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, send, sendmsg};
@@ -39,17 +40,15 @@ pub enum Op {
     List,
     /// Keeps the file that comes with the request.
     Take,
-    /// Bytes: maps memory of its own.
+    /// `/dev/kfd`, gpu_id, and sizes: new memory of each size, mapped on that GPU.
     Map,
-    /// Address, value.
+    /// Pairs of addresses and values.
     Poke,
-    /// Address.
-    Peek,
     /// Pid, on or off: PTRACE_SEIZE or PTRACE_DETACH.
     Trace,
 }
 
-const OPS: [Op; 14] = [
+const OPS: [Op; 13] = [
     Op::Open,
     Op::Ioctl,
     Op::Read,
@@ -62,7 +61,6 @@ const OPS: [Op; 14] = [
     Op::Take,
     Op::Map,
     Op::Poke,
-    Op::Peek,
     Op::Trace,
 ];
 
@@ -88,6 +86,11 @@ impl Request {
     /// One without bytes.
     pub fn of(op: Op, words: [u64; 3]) -> Request {
         Request { op, words, bytes: Vec::new(), file: None }
+    }
+
+    /// One with bytes.
+    pub fn with(op: Op, words: [u64; 3], bytes: Vec<u8>) -> Request {
+        Request { op, words, bytes, file: None }
     }
 
     /// One with a path.
@@ -222,8 +225,11 @@ fn obey(request: &mut Request, socket: RawFd, scratch: RawFd) -> SysResult<(i64,
             let mut argument = std::mem::take(&mut request.bytes);
             // SAFETY: the struct is as long as the request says; what its pointers refer to is the shared memory or, where
             // the call is wrong on purpose, nothing of this process.
-            let answer = Errno::result(unsafe { libc::ioctl(file, second, argument.as_mut_ptr()) });
-            let value = answer.unwrap_or_else(|errno| -(errno as i32));
+            let mut value = unsafe { libc::ioctl(file, second, argument.as_mut_ptr()) };
+            if value < 0 {
+                // Not every number that the driver answers has a name.
+                value = -Errno::last_raw();
+            }
             Ok((i64::from(value), argument))
         }
         Op::Read => {
@@ -273,21 +279,18 @@ fn obey(request: &mut Request, socket: RawFd, scratch: RawFd) -> SysResult<(i64,
         }
         Op::Take => request.file.take().map(|file| done(file.into_raw_fd())).ok_or(Errno::EBADF),
         Op::Map => {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            // SAFETY: new memory at an address of the kernel's choice.
-            let address = unsafe { libc::mmap(std::ptr::null_mut(), first as usize, protection, flags, -1, 0) };
-            if address == libc::MAP_FAILED { Err(Errno::last()) } else { Ok((address as i64, Vec::new())) }
+            let mut addresses = Vec::new();
+            for size in words(&request.bytes) {
+                addresses.extend(map(file, second as u32, size)?.to_le_bytes());
+            }
+            Ok((0, addresses))
         }
         Op::Poke => {
-            // SAFETY: an aligned word of memory that `Map` returned, which nothing in this program refers to.
-            unsafe { std::ptr::with_exposed_provenance_mut::<u64>(first as usize).write_volatile(second) };
+            for pair in words(&request.bytes).collect::<Vec<u64>>().chunks_exact(2) {
+                // SAFETY: an aligned word of memory that `Map` returned, which nothing in this program refers to.
+                unsafe { std::ptr::with_exposed_provenance_mut::<u64>(pair[0] as usize).write_volatile(pair[1]) };
+            }
             Ok(done(0))
-        }
-        Op::Peek => {
-            // SAFETY: as for `Poke`.
-            let value = unsafe { std::ptr::with_exposed_provenance::<u64>(first as usize).read_volatile() };
-            Ok((0, value.to_le_bytes().to_vec()))
         }
         Op::Trace => {
             let pid = nix::unistd::Pid::from_raw(file);
@@ -303,6 +306,45 @@ fn obey(request: &mut Request, socket: RawFd, scratch: RawFd) -> SysResult<(i64,
             Ok(done(0))
         }
     }
+}
+
+/// The words of a message.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")))
+}
+
+/// New memory that a GPU can reach.
+fn map(kfd: i32, gpu_id: u32, size: u64) -> SysResult<u64> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: new memory at an address of the kernel's choice.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), size as usize, protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    let address = address as u64;
+    let mut buffer = kfd_ioctl_alloc_memory_of_gpu_args {
+        va_addr: address,
+        size,
+        mmap_offset: address,
+        gpu_id,
+        flags: KFD_IOC_ALLOC_MEM_FLAGS_USERPTR
+            | KFD_IOC_ALLOC_MEM_FLAGS_WRITABLE
+            | KFD_IOC_ALLOC_MEM_FLAGS_EXECUTABLE
+            | KFD_IOC_ALLOC_MEM_FLAGS_COHERENT,
+        ..Default::default()
+    };
+    // SAFETY: the struct is the command's.
+    Errno::result(unsafe { libc::ioctl(kfd, AMDKFD_IOC_ALLOC_MEMORY_OF_GPU.into(), std::ptr::from_mut(&mut buffer)) })?;
+    let mut map = kfd_ioctl_map_memory_to_gpu_args {
+        handle: buffer.handle,
+        device_ids_array_ptr: std::ptr::from_ref(&gpu_id) as u64,
+        n_devices: 1,
+        n_success: 0,
+    };
+    // SAFETY: the struct is the command's, and its pointer is to one element.
+    Errno::result(unsafe { libc::ioctl(kfd, AMDKFD_IOC_MAP_MEMORY_TO_GPU.into(), std::ptr::from_mut(&mut map)) })?;
+    Ok(address)
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

@@ -26,7 +26,7 @@ pub struct Abilities {
 
 impl Default for Abilities {
     fn default() -> Abilities {
-        Abilities { calls: 30, queues: 12, evict: true, exec: false, debug: true }
+        Abilities { calls: 30, queues: 12, evict: true, exec: true, debug: true }
     }
 }
 
@@ -149,11 +149,14 @@ impl Maker<'_> {
     fn epilogue(&mut self) {
         let Some(reader) = self.player.actors.iter().position(|actor| actor.alive) else { return };
         self.plain(reader, Call::Read { text: Text::Rls });
-        self.plain(reader, Call::Read { text: Text::Mqds });
-        self.plain(reader, Call::Read { text: Text::Processes });
-        for of in 0..self.player.actors.len() {
-            if self.player.actors[of].alive {
-                self.plain(reader, Call::Read { text: Text::Process(of) });
+        // The longest texts are not read each time.
+        if self.dice.percent(20) {
+            self.plain(reader, Call::Read { text: Text::Mqds });
+            self.plain(reader, Call::Read { text: Text::Processes });
+            for of in 0..self.player.actors.len() {
+                if self.player.actors[of].alive {
+                    self.plain(reader, Call::Read { text: Text::Process(of) });
+                }
             }
         }
         for actor in 0..self.player.actors.len() {

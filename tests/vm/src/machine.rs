@@ -69,6 +69,11 @@ pub trait Machine {
     /// Ends all actors.
     fn end(&mut self) -> SysResult<()>;
 
+    /// What the hardware of the machine has found wrong.
+    fn complaints(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The process id of an actor, dead or alive.
     fn pid(&self, actor: usize) -> u32;
 
@@ -104,7 +109,7 @@ pub trait Machine {
     fn buffers(&mut self, actor: usize, gpu: u32, compute: bool) -> SysResult<Buffers>;
 
     /// Gives the queue more work than it can ever do.
-    fn fill(&mut self, actor: usize, queue: u32, buffers: &Buffers) -> SysResult<()>;
+    fn fill(&mut self, actor: usize, kind: u32, queue: u32, buffers: &Buffers) -> SysResult<()>;
 
     /// Takes the buffers of a queue that is gone back.
     fn recycle(&mut self, actor: usize, gpu: u32, compute: bool, buffers: Buffers);

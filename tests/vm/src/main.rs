@@ -158,6 +158,13 @@ impl Run<'_> {
             let answers = Player::play(self.other, &sequence)?;
             sequence.calls.iter().zip(&answers).for_each(|(step, answer)| self.coverage.add(step, answer));
             self.compared += 1;
+            let complaints = self.other.complaints();
+            if !complaints.is_empty() {
+                println!("{} complains after {}: {complaints:?}", self.other.name(), sequence.about);
+                println!("{}", list::print(&sequence));
+                self.found += 1;
+                break;
+            }
             if let Some(at) = differ::first_difference(&expected, &answers) {
                 let machines = [self.sim.name(), self.other.name()];
                 self.difference(Difference { sequence, at, answers: [expected, answers], machines })?;
@@ -165,7 +172,7 @@ impl Run<'_> {
                     break;
                 }
             }
-            if self.compared % 100 == 0 {
+            if self.compared.is_multiple_of(100) {
                 let rate = self.compared as f64 / started.elapsed().as_secs_f64();
                 println!("conform: {} sequences, {rate:.1} per second, {} differences", self.compared, self.found);
             }

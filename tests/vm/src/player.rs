@@ -20,6 +20,10 @@ pub struct Actor {
     pub uid: u32,
     /// Its `/dev/kfd`.
     pub kfd: Option<i32>,
+    /// KFD knows it: it has opened that once.
+    pub known: bool,
+    /// Evictions that were not restored.
+    pub evictions: u32,
     /// Somewhere for a debugger's notifications to go.
     null: Option<i32>,
     /// Its leases, by place.
@@ -174,7 +178,15 @@ impl<'m> Player<'m> {
                 self.machine.sleep(*ms);
                 Some("0".to_owned())
             }
-            Call::Evict { evict } => Some(plain(self.machine.evict(actor, *evict).map(|_| ()))),
+            Call::Evict { evict } => {
+                // The kernel evicts whom it knows, and restores whom it has evicted.
+                let it = &mut self.actors[actor];
+                if !it.known || (!evict && it.evictions == 0) {
+                    return None;
+                }
+                it.evictions = if *evict { it.evictions + 1 } else { it.evictions - 1 };
+                Some(plain(self.machine.evict(actor, *evict).map(|_| ())))
+            }
             Call::Trace { of, on } => {
                 if *of == actor || !self.actors.get(*of)?.alive {
                     return None;
@@ -236,6 +248,7 @@ impl<'m> Player<'m> {
     fn open_kfd(&mut self, actor: usize) -> String {
         match self.machine.open(actor, "/dev/kfd") {
             Ok(file) => {
+                self.actors[actor].known = true;
                 if let Some(before) = self.actors[actor].kfd.replace(file) {
                     let _ = self.machine.close(actor, before);
                 }
@@ -390,7 +403,7 @@ impl<'m> Player<'m> {
             Ok(value) => {
                 let queue = Queue { node, compute, buffers };
                 self.actors[actor].queues.insert(args.queue_id, queue);
-                if busy && let Err(errno) = self.machine.fill(actor, args.queue_id, &buffers) {
+                if busy && let Err(errno) = self.machine.fill(actor, kind, args.queue_id, &buffers) {
                     return format!("cannot fill: {errno:?}");
                 }
                 let kind = args.doorbell_offset >> 62;
@@ -606,6 +619,8 @@ impl<'m> Player<'m> {
             Call::HqdStatus { node, .. } => {
                 let mut args = kfd_ioctl_hqd_status_args { gpu_id: self.gpu(*node), ..Default::default() };
                 match self.ioctl(step, file, AMDKFD_IOC_GET_HQD_STATUS, &mut args, &mut memory) {
+                    // What did not come back is no count.
+                    Ok(value) if matches!(step.twist, Some(Twist::Size { .. })) => value.to_string(),
                     Ok(value) => format!("{value} {}", render::hqd_status(&args, &mut self.names)),
                     Err(errno) => format!("{errno:?}"),
                 }

@@ -1,12 +1,15 @@
 //! The simulator behind the seam. Every actor is a guest of the scenario.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use gpreempt_sim::config::{
     Caller, ClockKind, Config, ConfigError, CostModel, GpuModel, Hardware, Partition, ProcessSpec, Scenario,
 };
 use gpreempt_sim::{Task, UserMemory, Work};
+use gpreempt_sys::{AMDKFD_IOC_ACQUIRE_VM, kfd_ioctl_acquire_vm_args};
 use nix::errno::Errno;
+use zerocopy::IntoBytes;
 
 use crate::machine::{Buffers, Machine, SCRATCH_BASE, Scratch, SysResult};
 
@@ -15,7 +18,7 @@ const SETTLE: u64 = 50_000_000;
 /// Packets that no test lives to see the end of.
 const ENDLESS: Work = Work { packets: u32::MAX, packet_ns: 1_000_000_000, occupancy: 0.01 };
 /// Size of a ring.
-pub const RING_BYTES: u32 = 4096;
+pub const RING_BYTES: u32 = 8192;
 /// The first pid that guests get.
 const FIRST_PID: u32 = 5000;
 
@@ -24,6 +27,8 @@ pub struct SimMachine {
     hardware: Hardware,
     machine: gpreempt_sim::Machine,
     pids: Vec<u32>,
+    /// Who has a VM where.
+    acquired: HashSet<(usize, u32)>,
     /// Where the next buffer goes.
     next: u64,
 }
@@ -47,7 +52,7 @@ impl SimMachine {
 
     fn of(hardware: Hardware) -> Result<SimMachine, ConfigError> {
         let machine = boot(&hardware)?;
-        Ok(SimMachine { hardware, machine, pids: Vec::new(), next: 0 })
+        Ok(SimMachine { hardware, machine, pids: Vec::new(), acquired: HashSet::new(), next: 0 })
     }
 
     fn task(&self, actor: usize) -> Task {
@@ -104,6 +109,7 @@ impl Machine for SimMachine {
     fn begin(&mut self, uids: &[u32]) -> SysResult<()> {
         self.machine = boot(&self.hardware).map_err(|_| Errno::EIO)?;
         (self.next, self.pids) = (0x7f00_0000_0000, Vec::new());
+        self.acquired.clear();
         for (actor, uid) in (0u32..).zip(uids) {
             let spec = ProcessSpec {
                 name: format!("a{actor}"),
@@ -173,7 +179,15 @@ impl Machine for SimMachine {
         Ok(())
     }
 
-    fn buffers(&mut self, _actor: usize, gpu: u32, compute: bool) -> SysResult<Buffers> {
+    fn buffers(&mut self, actor: usize, gpu: u32, compute: bool) -> SysResult<Buffers> {
+        if self.acquired.insert((actor, gpu)) {
+            let task = self.task(actor);
+            let kfd = self.machine.open(task, "/dev/kfd")?;
+            let mut args = kfd_ioctl_acquire_vm_args { drm_fd: 0, gpu_id: gpu };
+            let memory = &mut Scratch::default();
+            self.machine.ioctl(task, kfd, AMDKFD_IOC_ACQUIRE_VM, args.as_mut_bytes(), memory)?;
+            self.machine.close(task, kfd)?;
+        }
         let base = self.next;
         self.next += 0x10_0000;
         let property = |name: &str| {
@@ -195,7 +209,7 @@ impl Machine for SimMachine {
         Ok(buffers)
     }
 
-    fn fill(&mut self, actor: usize, queue: u32, _buffers: &Buffers) -> SysResult<()> {
+    fn fill(&mut self, actor: usize, _kind: u32, queue: u32, _buffers: &Buffers) -> SysResult<()> {
         self.machine.submit(self.pids[actor], queue, ENDLESS).map(|_| ())
     }
 
@@ -211,8 +225,11 @@ impl Machine for SimMachine {
         Ok(())
     }
 
-    fn exec(&mut self, _actor: usize) -> SysResult<bool> {
-        Ok(false)
+    fn exec(&mut self, actor: usize) -> SysResult<bool> {
+        self.machine.exec(self.pids[actor])?;
+        self.acquired.retain(|(owner, _)| *owner != actor);
+        self.settle();
+        Ok(true)
     }
 
     fn evict(&mut self, actor: usize, evict: bool) -> SysResult<bool> {

@@ -112,8 +112,8 @@ impl Machine for Liar {
         self.honest.buffers(actor, gpu, compute)
     }
 
-    fn fill(&mut self, actor: usize, queue: u32, buffers: &Buffers) -> SysResult<()> {
-        self.honest.fill(actor, queue, buffers)
+    fn fill(&mut self, actor: usize, kind: u32, queue: u32, buffers: &Buffers) -> SysResult<()> {
+        self.honest.fill(actor, kind, queue, buffers)
     }
 
     fn recycle(&mut self, actor: usize, gpu: u32, compute: bool, buffers: Buffers) {

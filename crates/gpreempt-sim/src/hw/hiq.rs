@@ -84,7 +84,9 @@ impl World {
     pub(crate) fn send_runlist(&mut self, node: NodeIndex) {
         let it = self.node(node);
         let processes = (it.process_slots as usize).min(it.processes.len()) as u8;
-        let ib_dwords = self.runlist_packets(node).len() as u32;
+        let ib = self.runlist_packets(node);
+        let ib_dwords = ib.len() as u32;
+        self.nodes[node.0].ib = ib;
         self.send(node, Packet::RunList(RunList { ib: RUNLIST_ADDRESS, ib_dwords, chain: false, processes }));
     }
 }

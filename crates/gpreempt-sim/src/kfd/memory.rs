@@ -12,7 +12,8 @@ use crate::call::Call;
 use crate::process::Buffer;
 
 pub(super) fn acquire_vm(call: &mut Call<'_>, args: &mut kfd_ioctl_acquire_vm_args) -> Result<i32, Errno> {
-    call.node_by_gpu(args.gpu_id).ok_or(Errno::EINVAL)?;
+    let node = call.node_by_gpu(args.gpu_id).ok_or(Errno::EINVAL)?;
+    own(call)?.device_mut(node).vm = true;
     Ok(0)
 }
 

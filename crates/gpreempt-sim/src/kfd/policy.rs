@@ -71,9 +71,12 @@ pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt
             if let (Some(errno), 0) = (refusal, entries[0].0.result) {
                 entries[0].0.result = -(errno as i32);
             }
-            if !all && let Ok(key) = call.find_queue(named.pid, entry.queue_id) {
+            if !all
+                && entries[0].0.result == 0
+                && let Ok(key) = call.find_queue(named.pid, entry.queue_id)
+            {
                 policy = call.queue(key).marks.policy;
-                if entries[0].0.result == 0 && set & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION != 0 {
+                if set & KFD_GPREEMPT_POLICY_LAZY_ACTIVATION != 0 {
                     // A queue that exists starts to be lazy when it has nothing to do.
                     entries[0].0.flags = KFD_GPREEMPT_ENTRY_IF_IDLE;
                     entries[0].1 = Wish::Unmap;
@@ -89,8 +92,7 @@ pub(super) fn mark(call: &mut Call<'_>, lease: LeaseId, entry: &mut kfd_gpreempt
     policy
 }
 
-/// Remembers what queues of a target will inherit on the nodes that the entry names, in a later image of it too. Returns
-/// the bits in force there.
+/// Remembers what queues of a target will inherit, in a later image of it too. Returns the bits in force.
 pub(super) fn mark_target(
     world: &mut World,
     lease: LeaseId,
@@ -116,9 +118,8 @@ pub(super) fn mark_target(
     }
     let mut in_force = 0;
     for node in nodes {
-        let policy = &mut target.policy[node.0];
-        *policy = (*policy | set) & !clear;
-        in_force |= *policy;
+        target.policy[node.0] = (target.policy[node.0] | set) & !clear;
+        in_force |= target.policy[node.0];
     }
     Ok(in_force)
 }

@@ -31,6 +31,8 @@ const USER_END: u64 = 0x7fff_ffff_f000;
 const MMAP_DOORBELL: u64 = 3 << 62;
 const MMAP_GPU_ID_SHIFT: u32 = 46;
 const MMAP_GPU_ID_MASK: u32 = 0xffff;
+/// `AMDGPU_GPU_PAGE_SHIFT`.
+const PAGE_SHIFT: u32 = 12;
 /// Smallest EOP buffer of a compute queue that has one (GFX 8 and later).
 const EOP_BYTES: u64 = 4096;
 /// Most bits of a CU mask that the driver looks at.
@@ -178,7 +180,11 @@ fn update_queue(call: &mut Call<'_>, args: &mut kfd_ioctl_update_queue_args) -> 
     let bytes = check_ring(args.queue_percentage, args.queue_priority, args.ring_base_address, args.ring_size)?;
     let key = call.find_queue(call.task.pid, args.queue_id).map_err(|_| Errno::EFAULT)?;
     // A ring has to be a buffer that is mapped, as a whole; address 0 switches the queue off.
-    if args.ring_base_address != 0 && (args.ring_base_address, bytes) != call.queue(key).ring {
+    // The driver counts in pages: what is less than one has no size.
+    let (ring, size) = call.queue(key).ring;
+    let whole =
+        args.ring_base_address == ring && (bytes >> PAGE_SHIFT == 0 || bytes >> PAGE_SHIFT == size >> PAGE_SHIFT);
+    if args.ring_base_address != 0 && !whole {
         return Err(Errno::EFAULT);
     }
     let properties = &mut call.queue_mut(key).properties;
