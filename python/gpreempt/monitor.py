@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import TracebackType
@@ -10,8 +11,11 @@ from typing import Callable, Optional, Union
 from gpreempt import _exit, aio
 from gpreempt._gpreempt import HQDStatus, Monitor, Session
 from gpreempt.default import default_session
+from gpreempt.errors import UnsupportedError
 
 __all__ = ["HQDResourceMonitor"]
+
+_log = logging.getLogger("gpreempt.monitor")
 
 
 class HQDResourceMonitor:
@@ -24,7 +28,7 @@ class HQDResourceMonitor:
         on_low: called as ``on_low(gpu_id, status)`` on the monitor's thread each time a GPU becomes low. It is armed
             again once twice that fraction is free. An exception in it goes to :func:`sys.unraisablehook`.
         clean_idle: unmap idle offline queues of a GPU that is low, and LAZY_ACTIVATION queues whenever they idle, and
-            map them again when they get work.
+            map them again when they get work. None: where a tier of the machine sees which queue is idle.
 
     A monitor starts with :meth:`start` or as a context manager, and can be started again after it stopped.
     """
@@ -35,7 +39,7 @@ class HQDResourceMonitor:
         interval: Union[float, timedelta] = 1.0,
         low_water: float = 0.1,
         on_low: Optional[Callable[[int, HQDStatus], object]] = None,
-        clean_idle: bool = True,
+        clean_idle: Optional[bool] = None,
     ) -> None:
         self._session = session
         self._interval = interval
@@ -82,16 +86,24 @@ class HQDResourceMonitor:
 
         Raises:
             InvalidArgumentError: the interval is not above 0, or ``low_water`` is not between 0 and 1.
+            UnsupportedError: ``clean_idle`` was asked for, and no tier of the machine sees which queue is idle.
             GpreemptError: what the machine answers where no GPU does.
         """
         if self.running:
             return
-        high_water = min(1.0, 2 * self._low_water)
-        self._monitor = Monitor(
-            self.session, self._interval, self._low_water, high_water, self._clean_idle, self._on_low
-        )
+        try:
+            self._monitor = self._watching(self._clean_idle is not False)
+        except UnsupportedError as error:
+            if self._clean_idle:
+                raise
+            _log.info("idle queues stay mapped: %s", error)
+            self._monitor = self._watching(False)
         self._last = self._monitor.status()
         _exit.stop_at_exit(self)
+
+    def _watching(self, clean_idle: bool) -> Monitor:
+        high_water = min(1.0, 2 * self._low_water)
+        return Monitor(self.session, self._interval, self._low_water, high_water, clean_idle, self._on_low)
 
     def stop(self) -> None:
         """Maps what the monitor had unmapped, and stops watching. Stopping twice does nothing."""

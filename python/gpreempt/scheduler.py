@@ -157,7 +157,7 @@ class SmartQueueScheduler:
         return list(self._offline_queues)
 
     def register_offline_queue(self, queue: Union[int, QueueInfo]) -> None:
-        """Puts a queue into the offline class: it may be unmapped for online work, and while it is idle.
+        """Puts a queue into the offline class: it may be unmapped for online work, and, where the tier can tell, while it idles.
 
         Raises:
             QueueNotFoundError, ProcessGoneError, PermissionDenied, BusyError: as the machine answers.
@@ -167,7 +167,11 @@ class SmartQueueScheduler:
         self._scheduler.register_offline(number)
         wanted = QueuePolicy.LAZY_ACTIVATION | QueuePolicy.AUTO_DEACTIVATION | QueuePolicy.PREEMPTIBLE
         try:
-            self._session.set_policy(number, wanted)
+            try:
+                self._session.set_policy(number, wanted)
+            except UnsupportedError as error:
+                _log.info("queue %d stays mapped while it idles: %s", number, error)
+                self._session.set_policy(number, QueuePolicy.PREEMPTIBLE)
         except GpreemptError:
             self._scheduler.unregister(number)
             raise

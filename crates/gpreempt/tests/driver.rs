@@ -393,3 +393,19 @@ fn nought_and_nought_lift_a_reservation_so_that_another_lease_may_reserve() {
     first.set_reservation(GpuId::ALL, 0, 0).unwrap();
     assert_eq!(second.set_reservation(GpuId::ALL, 0, 10).unwrap().nodes, 2);
 }
+
+#[test]
+fn pointers_of_a_running_queue_move_whether_or_not_waves_are_counted() {
+    let host = machine(1).guest(guest(100, [busy(0, 1)])).boot();
+    let driver = lease(&host);
+    driver.attach(100).unwrap();
+    for waves in [false, true] {
+        let read = || {
+            let statuses = driver.queue_status(Selector::process(100), Want { pointers: true, waves }).unwrap();
+            statuses[0].pointers.unwrap().0
+        };
+        let before = read();
+        host.sleep(ms(100));
+        assert!(read() > before, "waves {waves}");
+    }
+}

@@ -136,6 +136,8 @@ impl World {
     }
 
     fn queue_status_of(&mut self, key: QueueKey, lease: LeaseId, want: u32) -> kfd_gpreempt_queue_status {
+        // So that the pointers are those of now.
+        self.settle(key);
         let mut state = self.state_of(key, lease);
         // Only who looks at pointers and waves knows.
         if want == KFD_GPREEMPT_WANT_POINTERS | KFD_GPREEMPT_WANT_WAVES && self.idle(key) {
