@@ -63,7 +63,7 @@ in_order() { # the patches of a directory, without the cover letter
 
 # Every n-th line, beginning with the k-th, of SHARD=k/n; all without it.
 shard() {
-    case ${SHARD:-1/1} in
+    case ${SHARD:=1/1} in
     [1-9]*/[1-9]*) awk -v k="${SHARD%/*}" -v n="${SHARD#*/}" 'NF && (NR - k) % n == 0' ;;
     *) fail "SHARD is k/n, 1/1 for all, not '$SHARD'" ;;
     esac 3<&- <&0
