@@ -76,8 +76,7 @@ impl TieredDriver {
         let unguarded = !self.rungs[rung].capabilities().contains(Capabilities::POLICY);
         if matches!(way, Way::Unmap(_)) && unguarded && selector.pid != self.own_pid {
             // What the patched kernel refuses is refused where the kernel knows no marks, too.
-            let allowed = self.bindings.get(selector.pid).is_some_and(|binding| binding.allows(selector));
-            if !allowed {
+            if !self.bindings.allows(selector) {
                 return Err(Errno::EPERM);
             }
         }

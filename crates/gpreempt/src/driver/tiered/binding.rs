@@ -68,6 +68,11 @@ impl Bindings {
         self.read(|all| all.get(&pid).cloned())
     }
 
+    /// Whether everything that a selector names is of the offline class.
+    pub fn allows(&self, selector: &Selector) -> bool {
+        self.read(|all| all.get(&selector.pid).is_some_and(|binding| binding.allows(selector)))
+    }
+
     pub fn rung(&self, pid: Pid) -> Option<usize> {
         self.read(|all| all.get(&pid).map(|binding| binding.rung))
     }

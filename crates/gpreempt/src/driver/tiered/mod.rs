@@ -9,6 +9,7 @@ mod binding;
 mod slots;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -33,6 +34,7 @@ pub struct TieredDriver {
     absent: Vec<(Tier, Error)>,
     own_pid: Pid,
     bindings: Bindings,
+    said_debugged: AtomicBool,
 }
 
 impl TieredDriver {
@@ -45,7 +47,14 @@ impl TieredDriver {
             return Err(none_of("opening this machine", absent));
         }
         let own_pid = host.identity().pid;
-        Ok(TieredDriver { host, rungs, absent, own_pid, bindings: Bindings::default() })
+        Ok(TieredDriver {
+            host,
+            rungs,
+            absent,
+            own_pid,
+            bindings: Bindings::default(),
+            said_debugged: AtomicBool::new(false),
+        })
     }
 
     /// Binds a process to the first rung that reaches it; returns the rung and how many queues it has.
@@ -62,6 +71,9 @@ impl TieredDriver {
             let rung = &self.rungs[at];
             match attach(rung.as_ref()) {
                 Ok(queues) => {
+                    if known.is_none() && rung.tier() == Tier::Debugger {
+                        self.say_debugged(pid);
+                    }
                     self.bindings.bind(pid, at, rung.started(pid));
                     return Ok((at, queues));
                 }
@@ -79,6 +91,18 @@ impl TieredDriver {
                 refused.sort_by_key(|(tier, _)| *tier);
                 Err(none_of(ATTACHING, refused).on(format_args!("pid {pid}")))
             }
+        }
+    }
+
+    /// What being debugged takes from a process, once: it has no say in it. Nobody is there to lose anything where the
+    /// machine is simulated.
+    fn say_debugged(&self, pid: Pid) {
+        if self.host.cost_model().is_none() && !self.said_debugged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                pid,
+                "reached by the KFD debugger: it keeps ROCgdb and rocprof out of the process, and if this program hangs, \
+                 queues that it stopped stay stopped until it is killed; `gpreempt offline` has neither limit"
+            );
         }
     }
 
