@@ -249,10 +249,12 @@ impl World {
     /// Keeps a queue off the hardware; one that is busy only if it need not be idle.
     fn hold(&mut self, lease: LeaseId, key: QueueKey, if_idle: bool) -> Result<Effect, Errno> {
         let now = self.now;
-        if if_idle && !self.idle(key) {
+        self.may_unmap(lease, key)?;
+        // A hold is renewed, whatever is in the ring by now.
+        let mine = self.queue(key).hold.is_some_and(|hold| hold.lease == lease);
+        if if_idle && !mine && !self.idle(key) {
             return Ok(Effect::Left);
         }
-        self.may_unmap(lease, key)?;
         let queue = self.queue(key);
         let (was_active, held) = (queue.is_active(), queue.hold);
         let since = held.map_or(now, |hold| hold.since);

@@ -76,7 +76,7 @@ fn only_an_idle_queue_is_unmapped_if_idle() {
 }
 
 #[test]
-fn a_busy_queue_is_left_alone_whoever_asks_for_idle_ones() {
+fn who_asks_for_idle_queues_is_refused_busy_ones_as_well_and_renews_what_it_holds() {
     let mut mine = guest(0, vec![queues(1, busy())]);
     mine.caller = true;
     let machine = Machine::boot(config(vec![mine, guest(10, vec![queues(2, busy())])])).unwrap();
@@ -84,18 +84,18 @@ fn a_busy_queue_is_left_alone_whoever_asks_for_idle_ones() {
     let (lease, other) = (user.lease(), user.lease());
     let target = lease.attach(10).unwrap();
     let if_idle = |target, queue| kfd_gpreempt_entry { flags: KFD_GPREEMPT_ENTRY_IF_IDLE, ..entry(target, queue) };
-    assert_eq!(lease.unmap(&[if_idle(target, 0)]).results(), [0]);
+    assert_eq!(lease.unmap(&[if_idle(target, 0)]).results(), [minus(Errno::EPERM)]);
     other.unmap(&[entry(0, 0)]);
-    assert_eq!(lease.unmap(&[if_idle(0, 0)]).results(), [0]);
-    // What is held and busy is not among those that are meant, so naming it does not renew its hold.
+    assert_eq!(lease.unmap(&[if_idle(0, 0)]).results(), [minus(Errno::EBUSY)]);
+    // What is held is renewed, whatever is in its ring by now; the other queue is busy and stays.
     let lease = user.lease_for(500);
     let target = lease.offline(10);
     lease.unmap(&[entry(target, 0)]);
     pass(&machine, 400 * MS);
     let batch = lease.unmap(&[if_idle(target, ALL)]);
     pass(&machine, 200 * MS);
-    assert_eq!(lease.state(target, 0) & KFD_GPREEMPT_STATE_PREEMPTED, 0);
-    assert_eq!((batch.entries[0].result, batch.entries[0].num_queues), (0, 0));
+    assert_ne!(lease.state(target, 0) & KFD_GPREEMPT_STATE_PREEMPTED, 0);
+    assert_eq!((batch.entries[0].result, batch.entries[0].num_queues), (0, 1));
 }
 
 #[test]
