@@ -315,7 +315,8 @@ static void in_exact_mode_turns_are_exact(void)
 		int ran = 0;
 
 		for (i = 0; i < QUEUES; i++)
-			gpu_submit(&queues[i], 1000, 1);
+			gpu_submit(&queues[i], 1000, 4);
+		CHECK(occupancy(getpid(), gpu.id) == SLOTS * 4 / 32);
 		CHECK(!gpu_set(0, 0, "step", "1"));
 		for (i = 0; i < QUEUES; i++)
 			ran += gpu_done(&areas[i]) != done[i];

@@ -77,6 +77,31 @@ static void a_packet_that_was_interrupted_goes_on_and_does_not_start_again(void)
 	close(gpu.kfd);
 }
 
+static void a_barrier_completes_its_signal_when_its_turn_comes(void)
+{
+	enum { BARRIER_AND = 3, SIGNAL_DW = 14 };
+	struct gpu_area *area = gpu_memory(sizeof(*area));
+	volatile int64_t *signal = (volatile int64_t *)((char *)area + GPU_PAGE / 2);
+	struct gpu_queue queue;
+	struct gpu gpu;
+	uint32_t *packet;
+
+	CHECK(gpu_open(&gpu, 1) == 1);
+	CHECK(!gpu_create(&gpu, KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, area, &queue));
+	gpu_feed(&queue, 100, 0, 1);
+	packet = (uint32_t *)(queue.ring + 100 * GPU_PACKET);
+	packet[0] = BARRIER_AND;
+	memcpy(&packet[SIGNAL_DW], &(uint64_t){ (uintptr_t)signal }, sizeof(uint64_t));
+	/* What a runtime waits for is the second u64 of a signal. */
+	signal[1] = 1;
+	__sync_synchronize();
+	area->wptr = 101;
+	CHECK(GPU_WAIT(signal[1] == 0));
+	CHECK(gpu_done(area) == 100);
+	CHECK(GPU_WAIT(gpu_is_idle(area)) && signal[1] == 0);
+	CHECK(!gpu_destroy(&queue));
+}
+
 static void the_driver_checks_ring_and_save_area(void)
 {
 	struct kfd_ioctl_update_queue_args update;
@@ -285,6 +310,7 @@ int main(void)
 	RUN_ALONE(queues_of_every_type_run_their_packets);
 	RUN_ALONE(an_update_to_0_percent_stops_a_queue_at_once);
 	RUN_ALONE(a_packet_that_was_interrupted_goes_on_and_does_not_start_again);
+	RUN_ALONE(a_barrier_completes_its_signal_when_its_turn_comes);
 	RUN_ALONE(the_driver_checks_ring_and_save_area);
 	RUN_ALONE(a_cu_mask_leaves_the_work_whole);
 	RUN_ALONE(a_debugger_suspends_and_resumes_queues);
