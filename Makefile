@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help demo test test-kernel lib wheel install bench clean
+.PHONY: help demo test test-kernel lib wheel install bench bench-kernel clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -46,6 +46,10 @@ install: lib ## The library, its header, its pkg-config file and the command, be
 bench: ## What our own code costs, measured on this machine
 	@scripts/setup wheel
 	@scripts/bench
+
+bench-kernel: ## What preemption costs the driver, four ways compared on fake GPUs under QEMU
+	@scripts/setup kernel
+	@kernel-patch/bench
 
 clean: ## Remove everything that was built
 	rm -rf target python/gpreempt/*.so python/gpreempt/gpreempt_poc_v2.h

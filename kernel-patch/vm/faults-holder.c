@@ -46,7 +46,7 @@ static void queues_run_again_when_their_scheduler_is_killed(void)
 	struct actor scheduler;
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(unmap_and_wait, &s);
 		CHECK(reports(&scheduler));
 		CHECK(both_stand(&s));
@@ -91,7 +91,7 @@ static void queues_run_again_when_their_scheduler_is_killed_inside_a_call(void)
 	int i;
 
 	CHECK(!fake_set_all("unmap_us", "2000"));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(unmap_and_remap_for_ever, &s);
 		CHECK(reports(&scheduler));
 		usleep(i * 7919 % 30000);
@@ -136,7 +136,7 @@ static void queues_run_again_when_their_scheduler_is_stopped(void)
 	struct actor scheduler;
 	int i, status;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(unmap_and_hang, &s);
 		CHECK(reports(&scheduler));
 		CHECK(!kill(scheduler.pid, SIGSTOP));
@@ -191,7 +191,7 @@ static void queues_run_again_when_their_scheduler_execs_and_keeps_the_fd(void)
 	struct actor scheduler;
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(unmap_and_exec, &s);
 		CHECK(reports(&scheduler));
 		CHECK(both_stand(&s));
@@ -223,7 +223,7 @@ static void queues_run_again_when_their_scheduler_is_killed_and_a_child_keeps_th
 	struct actor scheduler;
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(unmap_and_fork, &s);
 		CHECK(reports(&scheduler));
 		CHECK(both_stand(&s));
@@ -260,7 +260,7 @@ static void the_watchdog_ends_holds_of_a_closed_lease_that_a_child_keeps_open(vo
 	struct actor scheduler;
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		scheduler = actor_start(fork_and_close, &s);
 		CHECK(reports(&scheduler));
 		CHECK(is_well(&s));
@@ -292,7 +292,7 @@ static void the_watchdog_ends_holds_of_a_killed_scheduler_whose_memory_lives_on(
 	int i;
 
 	sharer = gpu_memory(sizeof(*sharer));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		*sharer = 0;
 		scheduler = actor_start(share_the_memory, &s);
 		CHECK(reports(&scheduler));

@@ -79,7 +79,7 @@ static void time_out(const char *knob, const char *value)
 	int i, j, num;
 
 	CHECK(!gpu_write_file(TIMEOUT, "1000"));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct scene s = scene_open();
 		uint64_t resets = fake_count(0, "resets");
 		int lease = open_lease();
@@ -124,7 +124,7 @@ static void a_late_fence_is_waited_for(void)
 	uint32_t target = adopt(lease, s.offline[0].pid);
 
 	CHECK(!fake_set(0, "late_fence_us", "20000"));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		all_of(lease, AMDKFD_IOC_BATCH_UNMAP_QUEUES, target, queues_of_each(&s));
 		CHECK(stand(&s, &s.offline[0]));
 		all_of(lease, AMDKFD_IOC_FAST_REMAP, target, queues_of_each(&s));
@@ -139,7 +139,7 @@ static void holds_end_well_after_a_reset(void)
 {
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct scene s = scene_open();
 		struct kfd_gpreempt_entry entry;
 		int lease = open_lease();
@@ -199,7 +199,7 @@ static void a_queue_that_cannot_be_preempted_is_reset_and_the_others_go_on(void)
 	int lease = open_lease(), i, j, bad;
 	char doorbell[16];
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		uint64_t resets = fake_count(0, "resets");
 		uint32_t target = adopt(lease, w->pid);
 

@@ -28,7 +28,7 @@ static void the_death_of_a_process_whose_queues_are_unmapped_costs_the_others_no
 	int lease = open_lease(), i;
 	uint32_t survivor = adopt(lease, s.offline[1].pid);
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct kfd_gpreempt_entry entry = every_queue(adopt(lease, s.offline[0].pid));
 
 		unmap_all(lease, &s, entry.target);
@@ -64,7 +64,7 @@ static void a_process_may_be_killed_inside_a_batch_that_names_it(void)
 
 	CHECK(!fake_set_all("unmap_us", "2000"));
 	entries[1] = every_queue(adopt(lease, s.offline[1].pid));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		random();
 		killer = actor_start(kill_soon, &s);
 		entries[0] = every_queue(adopt(lease, s.offline[0].pid));
@@ -93,7 +93,7 @@ static void queues_that_are_destroyed_while_unmapped_leave_room_for_new_ones(voi
 	struct scene s = scene_open();
 	int lease = open_lease(), i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		uint32_t target = adopt(lease, s.offline[0].pid);
 
 		unmap_all(lease, &s, target);
@@ -149,7 +149,7 @@ static void a_target_that_execs_has_its_policy_and_no_queue_of_before(void)
 	struct scene s = scene_open();
 	int lease = open_lease(), i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct actor actor = actor_start(exec_soon, &s);
 		struct gpu_worker worker = { .pid = actor.pid, .socket = actor.socket, .num = queues_of_each(&s) };
 		uint32_t target;
@@ -203,7 +203,7 @@ static void the_queues_of_a_dead_target_go_though_its_child_keeps_the_driver_ope
 	struct scene s = scene_open();
 	int lease = open_lease(), i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct actor actor = actor_start(leave_a_child, &s);
 		struct kfd_gpreempt_entry entry;
 
@@ -282,7 +282,7 @@ static void queues_run_once_both_the_debugger_and_the_lease_let_them(void)
 	uint32_t target = adopt(lease, s.offline[0].pid);
 
 	CHECK(reports(&debugger));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		unmap_all(lease, &s, target);
 		CHECK(command(&debugger) && reports(&debugger));
 		if (i % 2)
@@ -308,7 +308,7 @@ static void the_death_of_the_debugger_leaves_the_queues_to_the_lease(void)
 	int lease = open_lease(), i;
 	uint32_t target = adopt(lease, s.offline[0].pid);
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		struct actor debugger = actor_start(debug, &s);
 
 		CHECK(reports(&debugger));
@@ -330,7 +330,7 @@ static void the_death_of_the_scheduler_leaves_the_queues_to_the_debugger(void)
 	int i;
 
 	CHECK(reports(&debugger));
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		int lease = open_lease();
 
 		unmap_all(lease, &s, adopt(lease, s.offline[0].pid));
@@ -353,7 +353,7 @@ static void queues_run_once_memory_management_and_the_lease_let_them(void)
 	uint32_t target = adopt(lease, s.offline[0].pid);
 	pid_t pid = s.offline[0].pid;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		if (i % 2)
 			unmap_all(lease, &s, target);
 		CHECK(!fake_ctl("evict", pid));
@@ -382,7 +382,7 @@ static void the_end_of_a_lease_does_not_end_an_eviction(void)
 	pid_t pid = s.offline[0].pid;
 	int i;
 
-	for (i = 0; i < times; i++) {
+	for (i = 0; i < times && !failures; i++) {
 		int lease = open_lease();
 
 		unmap_all(lease, &s, adopt(lease, pid));

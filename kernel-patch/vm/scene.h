@@ -185,15 +185,15 @@ static inline int stand(const struct scene *s, const struct gpu_worker *w)
 /* Whether each queue of a process does packets. */
 static inline int run_all(const struct gpu_worker *w)
 {
-	int i, good = 1;
+	int i;
 
 	for (i = 0; i < w->num; i++) {
 		if (gpu_runs(&w->areas[i], 3))
 			continue;
 		printf("# queue %u of process %d does not run\n", w->areas[i].queue_id, w->pid);
-		good = 0;
+		return 0;
 	}
-	return good;
+	return 1;
 }
 
 /* Whether all that a process ever submitted has run once, and its queues go on after that. */
@@ -220,8 +220,8 @@ static inline int is_well(struct scene *s)
 {
 	int i, good = is_whole(&s->online);
 
-	for (i = 0; i < SCENE_OFFLINE; i++)
-		good &= is_whole(&s->offline[i]);
+	for (i = 0; good && i < SCENE_OFFLINE; i++)
+		good = is_whole(&s->offline[i]);
 	return good;
 }
 
