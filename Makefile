@@ -25,9 +25,9 @@ test-kernel: ## The KFD series, under QEMU; DEBUG=1 on a debug kernel, FULL=1 wi
 	@scripts/wheel
 	@kernel-patch/test
 
-lib: ## target/release/libgpreempt_poc_v2.so and the gpreempt command
+lib: ## target/release/libgpreempt_poc_v2.so, the agent of `gpreempt offline` and the gpreempt command
 	@scripts/setup demo
-	@cargo build --release --package gpreempt-capi
+	@cargo build --release --package gpreempt-capi --package gpreempt-agent
 	@cargo build --release --package gpreempt-cli
 
 wheel: ## target/wheels/gpreempt-*.whl
@@ -37,7 +37,7 @@ wheel: ## target/wheels/gpreempt-*.whl
 install: lib ## The library, its header, its pkg-config file and the command, below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 755 target/release/gpreempt $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 target/release/libgpreempt_poc_v2.so $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 target/release/libgpreempt_poc_v2.so target/release/libgpreempt_agent.so $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 include/gpreempt_poc_v2.h $(DESTDIR)$(PREFIX)/include/
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@version@|$(VERSION)|' include/gpreempt_poc_v2.pc.in \
 		>$(DESTDIR)$(PREFIX)/lib/pkgconfig/gpreempt_poc_v2.pc

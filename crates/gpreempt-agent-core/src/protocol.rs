@@ -28,7 +28,7 @@ pub const HELLO: u32 = 1;
 pub const LIST: u32 = 2;
 /// Take queues off the hardware. Whoever stopped something is the holder; others get EBUSY until it let go.
 pub const STOP: u32 = 3;
-/// Give queues back.
+/// Give queues back. All of them: queues that are created from now on are not held any more, either.
 pub const RESTORE: u32 = 4;
 /// I am alive: what I hold may stay stopped for another while.
 pub const HEARTBEAT: u32 = 5;

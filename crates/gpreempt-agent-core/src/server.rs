@@ -123,6 +123,9 @@ impl Server {
                 if others {
                     return Err(Errno::EBUSY);
                 }
+                if all {
+                    self.book.hold_new(request.gpu_id, false);
+                }
                 let outcomes = self.book.restore(which, request.gpu_id, kfd);
                 self.let_go_if_empty();
                 self.plan_retry(now);

@@ -120,9 +120,9 @@ fn queues_that_are_created_in_a_window_start_stopped_where_the_scheduler_asked_f
         process.create(10, 100, 7);
         assert_eq!(process.runs(), expected);
         assert_eq!(process.kernel.updates, 1, "the new one never ran");
-        process.ask(A, Request { operation: POLICY, ..Default::default() }, &[]);
-        process.restore_all(A);
+        process.restore(A, &[0, 1]);
         assert_eq!(process.runs(), [true, true]);
+        process.restore_all(A);
         process.create(10, 100, 7);
         assert_eq!(process.runs(), [true; 3]);
     }

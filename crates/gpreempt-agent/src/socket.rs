@@ -170,7 +170,7 @@ fn listen_in(folder: &Path, name: &str, uid: libc::uid_t) -> Option<(c_int, CStr
     let _ = std::fs::DirBuilder::new().mode(0o700).create(folder);
     // In a folder that others can write they could put a socket of theirs in this one's place.
     let made = std::fs::symlink_metadata(folder).ok()?;
-    if !made.is_dir() || made.uid() != uid || made.mode() & 0o077 != 0 {
+    if !made.is_dir() || made.uid() != uid || made.mode() & 0o022 != 0 {
         return None;
     }
     let path = folder.join(name);

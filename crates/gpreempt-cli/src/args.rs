@@ -9,7 +9,7 @@ const ENVIRONMENT: &str = "\
 Environment:
   GPREEMPT_LOG             log on stderr: error, warn (default), info, debug, trace
  of status, queues, doctor and the libraries:
-  GPREEMPT_BACKEND         auto (default), patched, debugger or sim
+  GPREEMPT_BACKEND         auto (default), patched, agent, debugger or sim
   GPREEMPT_SIM_TIER        simulated machine: patched (default), debugger or auto
   GPREEMPT_SIM_COST_MODEL  simulated machine: cost model, by name or TOML file
   GPREEMPT_SIM_SCENARIO    simulated machine: scenario, by name or TOML file
@@ -37,11 +37,38 @@ pub enum Command {
     Status(MachineArgs),
     /// List the queues of all processes
     Queues(MachineArgs),
+    /// Start a program with an agent in it, so that a scheduler of the same user can stop its queues on a stock kernel
+    #[command(after_help = OFFLINE)]
+    Offline(OfflineArgs),
     /// Say how queues would be reached on this machine, why not in a better way, and what to do about it
     Doctor(MachineArgs),
     /// Measure this library's own overhead on this machine
     #[command(hide = true)]
     Bench(BenchArgs),
+}
+
+/// What `gpreempt offline --help` adds.
+const OFFLINE: &str = "\
+Example:
+  gpreempt offline -- python train.py --epochs 3
+  gpreempt offline -- torchrun --nproc-per-node 8 train.py
+
+The program keeps this command's pid; every process that it starts belongs to
+the same job. A scheduler (Python, C, Rust) registers that pid, or the pid of
+one rank, with GPREEMPT_BACKEND=auto or agent. Without a scheduler, and after
+it has died, the program runs as if it had been started without this command.
+
+Environment:
+  GPREEMPT_AGENT_LIBRARY  the agent, where it is not installed with this command
+  GPREEMPT_AGENT_DIR      folder for the agents' sockets, mode 0700, instead of
+                          $XDG_RUNTIME_DIR/gpreempt or /tmp/gpreempt-UID";
+
+/// Options of `gpreempt offline`.
+#[derive(Debug, Args)]
+pub struct OfflineArgs {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// Options of the commands that look at a machine.

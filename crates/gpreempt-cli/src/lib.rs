@@ -9,6 +9,7 @@ pub mod demo;
 mod doctor;
 mod failure;
 mod machine;
+mod offline;
 mod table;
 
 use std::ffi::OsString;
@@ -75,6 +76,7 @@ fn dispatch(command: &args::Command, streams: &mut Streams<'_>) -> Result<(), Fa
         args::Command::Demo(args) => demo::run(args, streams),
         args::Command::Status(args) => machine::status(args, streams.out),
         args::Command::Queues(args) => machine::queues(args, streams.out),
+        args::Command::Offline(args) => offline::run(args),
         args::Command::Doctor(args) => doctor::doctor(args, streams.out),
         args::Command::Bench(args) => bench::run(args, streams.out),
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use gpreempt_sys::kfd_ioctl_create_queue_args;
 use nix::errno::Errno;
 
 use crate::call::{self, Call};
@@ -275,6 +276,32 @@ impl Machine {
     /// What `CREATE_QUEUE` answers.
     pub fn create_queues(&self, pid: u32, queue: &QueueSpec) -> Result<Vec<u32>, Errno> {
         self.enter().create_queues(pid, queue, false)
+    }
+
+    /// What a guest passed to CREATE_QUEUE for each of its queues, as an agent in it would have seen it.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn queue_arguments(&self, pid: u32) -> Result<Vec<kfd_ioctl_create_queue_args>, Errno> {
+        let world = self.enter();
+        let queues = world.process(pid)?.kfd.as_ref().map(|kfd| kfd.queues.values().copied().collect::<Vec<_>>());
+        let arguments = |key: QueueKey| {
+            let queue = world.queue(key);
+            let it = &queue.properties;
+            kfd_ioctl_create_queue_args {
+                ring_base_address: queue.ring.0,
+                write_pointer_address: it.write_pointer,
+                read_pointer_address: it.read_pointer,
+                ring_size: queue.ring.1,
+                gpu_id: world.node(queue.node).gpu_id,
+                queue_type: it.kind,
+                queue_percentage: it.percent | it.target_xcc << 8,
+                queue_priority: it.priority,
+                queue_id: queue.id,
+                ..Default::default()
+            }
+        };
+        Ok(queues.unwrap_or_default().into_iter().map(arguments).collect())
     }
 
     /// A guest destroys a queue. Where a debugger has it suspended the guest waits, and the queue goes when it is

@@ -87,6 +87,22 @@ pub fn start() -> Program {
     Start { agent: true, uid: None, job: None, folder: None }.program()
 }
 
+/// Processes of one job with some queues each and their sockets in one folder; the first is the job's leader.
+pub fn job(folder: &Path, ranks: usize, queues: u32) -> Vec<Program> {
+    let mut programs: Vec<Program> = Vec::new();
+    for _ in 0..ranks {
+        let job = programs.first().map(Program::pid);
+        programs.push(Start { agent: true, uid: None, job, folder: Some(folder.to_owned()) }.program());
+    }
+    let leader = programs[0].pid();
+    for program in &mut programs {
+        program.folder = folder.to_owned();
+        program.create(queues);
+        drop(Scheduler::connect(&program.socket_of(leader, program.pid())));
+    }
+    programs
+}
+
 impl Start {
     pub fn program(self) -> Program {
         let home = tempfile::tempdir().unwrap();

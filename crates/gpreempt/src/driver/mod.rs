@@ -2,6 +2,7 @@
 //!
 //! A driver knows how, never when or why: it has no queue classes, no policies and no clock. Each verb is idempotent.
 
+pub mod agent;
 mod call;
 pub mod debugger;
 mod grace;

@@ -3,11 +3,14 @@
 //! Every line above this trait runs unchanged on the real system ([`os::OsHost`]) and on the simulated machine
 //! ([`sim::SimHost`]).
 
+mod agent;
 mod alarm;
 mod background;
 mod file;
 pub mod os;
+mod os_agent;
 pub mod sim;
+pub mod sim_agent;
 mod virtual_time;
 
 use std::fmt;
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+pub use agent::{AgentAddress, AgentLink};
 pub use alarm::{Alarm, Wake};
 pub(crate) use background::spawn_background;
 pub use file::OwnedFile;
@@ -148,6 +152,19 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// # Errors
     /// ESRCH.
     fn untrace(&self, pid: Pid) -> SysResult<()>;
+
+    /// Where agents of this user's offline programs listen, sorted; some may be gone.
+    fn agents(&self) -> Vec<AgentAddress> {
+        Vec::new()
+    }
+
+    /// Connects to an agent.
+    ///
+    /// # Errors
+    /// ECONNREFUSED, ENOENT where it is gone; EPERM where it is another user's; ETIME where its process does not run.
+    fn connect_agent(&self, _address: &AgentAddress) -> SysResult<Box<dyn AgentLink>> {
+        Err(Errno::ENOENT)
+    }
 
     /// Time since boot on the machine's clock (CLOCK_BOOTTIME on the operating system).
     fn now(&self) -> Duration;

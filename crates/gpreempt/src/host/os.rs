@@ -16,13 +16,15 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Alarm, Array, Host, Identity, Owner, RawFile, Readiness, SysResult, Wake};
+use super::os_agent;
+use super::{AgentAddress, AgentLink, Alarm, Array, Host, Identity, Owner, RawFile, Readiness, SysResult, Wake};
 use crate::queue::Pid;
 
 /// The machine that this process runs on.
 #[derive(Clone, Debug, Default)]
 pub struct OsHost {
     root: Option<PathBuf>,
+    agents: Option<PathBuf>,
 }
 
 impl OsHost {
@@ -33,7 +35,12 @@ impl OsHost {
 
     /// The real machine, but every path is looked up below `root`: for recorded sysfs, debugfs and proc trees.
     pub fn with_root(root: impl Into<PathBuf>) -> OsHost {
-        OsHost { root: Some(root.into()) }
+        OsHost { root: Some(root.into()), agents: None }
+    }
+
+    /// The real machine, but agents are looked for in one folder alone.
+    pub fn with_agents(folder: impl Into<PathBuf>) -> OsHost {
+        OsHost { root: None, agents: Some(folder.into()) }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -173,6 +180,19 @@ impl Host for OsHost {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) => Err(Errno::ESRCH),
             _ => ptrace::detach(pid, None),
         }
+    }
+
+    fn agents(&self) -> Vec<AgentAddress> {
+        let uid = self.identity().euid;
+        match (&self.root, &self.agents) {
+            (Some(_), _) => Vec::new(),
+            (_, Some(folder)) => os_agent::addresses_in(&[folder.to_string_lossy().into_owned()], uid),
+            _ => os_agent::addresses(uid),
+        }
+    }
+
+    fn connect_agent(&self, address: &AgentAddress) -> SysResult<Box<dyn AgentLink>> {
+        os_agent::open(address, self.identity().euid)
     }
 
     fn now(&self) -> Duration {

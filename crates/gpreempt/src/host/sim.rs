@@ -7,19 +7,22 @@ use gpreempt_sim::config::{ClockKind, Config, ConfigError};
 use gpreempt_sim::{Machine, Task, Ticket, UserMemory};
 use nix::errno::Errno;
 
+use super::sim_agent::Agents;
 use super::virtual_time::{Clock, VirtualTime};
-use super::{Alarm, Array, Host, Identity, RawFile, Readiness, SysResult, Wake};
+use super::{AgentAddress, AgentLink, Alarm, Array, Host, Identity, RawFile, Readiness, SysResult, Wake};
 use crate::queue::Pid;
 
 /// A machine in memory, used by the process that its configuration names as the caller.
 #[derive(Debug)]
 pub struct SimHost {
-    machine: Arc<Machine>,
+    pub(super) machine: Arc<Machine>,
     task: Task,
     euid: u32,
     cost_model: String,
     /// None on a real clock.
     virtual_time: Option<Arc<VirtualTime>>,
+    /// Guests with an agent.
+    pub(super) agents: Agents,
 }
 
 impl SimHost {
@@ -35,12 +38,31 @@ impl SimHost {
             ClockKind::Real => None,
             ClockKind::Virtual => Some(Arc::default()),
         };
-        Ok(SimHost { machine: Arc::new(Machine::boot(config)?), task, euid, cost_model, virtual_time })
+        Ok(SimHost {
+            machine: Arc::new(Machine::boot(config)?),
+            task,
+            euid,
+            cost_model,
+            virtual_time,
+            agents: Agents::default(),
+        })
     }
 
     /// The machine itself: its guests, their work, its counters.
     pub fn machine(&self) -> &Arc<Machine> {
         &self.machine
+    }
+
+    /// The same machine for a background thread, which keeps no agent alive.
+    pub(super) fn behind(&self) -> SimHost {
+        SimHost {
+            machine: Arc::clone(&self.machine),
+            task: self.task,
+            euid: self.euid,
+            cost_model: self.cost_model.clone(),
+            virtual_time: self.virtual_time.clone(),
+            agents: Agents::default(),
+        }
     }
 
     /// Like [`Host::sleep`] until `deadline` (machine time), but ends at the first completion of a guest's work on the way.
@@ -175,6 +197,14 @@ impl Host for SimHost {
 
     fn untrace(&self, pid: Pid) -> SysResult<()> {
         self.machine.ptrace_detach(self.task, pid)
+    }
+
+    fn agents(&self) -> Vec<AgentAddress> {
+        self.agents.addresses()
+    }
+
+    fn connect_agent(&self, address: &AgentAddress) -> SysResult<Box<dyn AgentLink>> {
+        self.agents.connect(address)
     }
 
     fn now(&self) -> Duration {

@@ -11,6 +11,7 @@ use gpreempt_sim::topology::Topology;
 use nix::errno::Errno;
 
 use super::{Session, ladder};
+use crate::discover::sysfs;
 use crate::driver::patched::PatchedDriver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -29,6 +30,8 @@ pub enum Backend {
     Auto,
     /// The gpreempt KFD series, or an error.
     Patched,
+    /// Agents in programs that were started with `gpreempt offline`.
+    Agent,
     /// The KFD debugger of a stock kernel, or an error.
     Debugger,
     /// The simulated machine.
@@ -37,9 +40,10 @@ pub enum Backend {
 
 impl Backend {
     /// All, by name.
-    pub const NAMES: [(&str, Backend); 4] = [
+    pub const NAMES: [(&str, Backend); 5] = [
         ("auto", Backend::Auto),
         ("patched", Backend::Patched),
+        ("agent", Backend::Agent),
         ("debugger", Backend::Debugger),
         ("sim", Backend::Sim),
     ];
@@ -59,14 +63,20 @@ pub enum SimTier {
     Patched,
     /// A stock kernel, and for each process the best tier that reaches it.
     Auto,
+    /// A stock kernel, and an agent in each process that is there at boot.
+    Agent,
     /// A stock kernel, and its debugger alone.
     Debugger,
 }
 
 impl SimTier {
     /// All, by name.
-    pub const NAMES: [(&str, SimTier); 3] =
-        [("patched", SimTier::Patched), ("auto", SimTier::Auto), ("debugger", SimTier::Debugger)];
+    pub const NAMES: [(&str, SimTier); 4] = [
+        ("patched", SimTier::Patched),
+        ("auto", SimTier::Auto),
+        ("agent", SimTier::Agent),
+        ("debugger", SimTier::Debugger),
+    ];
 
     /// # Errors
     /// EINVAL; says which names there are.
@@ -123,8 +133,8 @@ pub struct SessionBuilder {
 }
 
 impl SessionBuilder {
-    /// As the environment says: `GPREEMPT_BACKEND` (auto, patched, debugger, sim), `GPREEMPT_SIM_CLOCK` (real,
-    /// virtual), `GPREEMPT_SIM_TIER` (patched, auto, debugger), `GPREEMPT_SIM_COST_MODEL`, `GPREEMPT_SIM_SCENARIO` (a name or a file, or `empty`), `GPREEMPT_SIM_TOPOLOGY`,
+    /// As the environment says: `GPREEMPT_BACKEND` (auto, patched, agent, debugger, sim), `GPREEMPT_SIM_CLOCK` (real,
+    /// virtual), `GPREEMPT_SIM_TIER` (patched, auto, agent, debugger), `GPREEMPT_SIM_COST_MODEL`, `GPREEMPT_SIM_SCENARIO` (a name or a file, or `empty`), `GPREEMPT_SIM_TOPOLOGY`,
     /// `GPREEMPT_SIM_SEED`. An empty variable counts as not set.
     ///
     /// # Errors
@@ -180,6 +190,7 @@ impl SessionBuilder {
         match self.backend {
             Backend::Sim => self.open_sim(),
             Backend::Patched => open_patched(),
+            Backend::Agent => ladder::open_agent(Arc::new(OsHost::new())),
             Backend::Debugger => ladder::open_debugger(Arc::new(OsHost::new()), false),
             Backend::Auto => match ladder::open_all(Arc::new(OsHost::new()), false) {
                 Err(error) if error.kind() == ErrorKind::NoDevice => {
@@ -240,6 +251,11 @@ impl SessionBuilder {
     fn open_sim(&self) -> Result<Session> {
         let host = SimHost::boot(self.sim_config()?)
             .map_err(|error| Error::new("booting the simulated machine", Errno::EINVAL).because(error.to_string()))?;
+        if self.sim_tier == SimTier::Agent {
+            for pid in sysfs::processes(&host)? {
+                host.start_agent(pid).map_err(|errno| Error::new("starting an agent", errno).on(pid))?;
+            }
+        }
         let host: Arc<dyn Host> = Arc::new(host);
         match self.sim_tier {
             SimTier::Patched => {
@@ -247,6 +263,7 @@ impl SessionBuilder {
                 Ok(Session::with(host, Arc::new(driver)))
             }
             SimTier::Auto => ladder::open_all(host, true),
+            SimTier::Agent => ladder::open_agent(host),
             SimTier::Debugger => ladder::open_debugger(host, true),
         }
     }
@@ -296,7 +313,7 @@ mod tests {
         let error = with(&[("GPREEMPT_BACKEND", "kvm")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "reading the environment (GPREEMPT_BACKEND=kvm): it may be auto, patched, debugger or sim (EINVAL)"
+            "reading the environment (GPREEMPT_BACKEND=kvm): it may be auto, patched, agent, debugger or sim (EINVAL)"
         );
         assert!(with(&[("GPREEMPT_SIM_SEED", "-1")]).is_err());
         assert!(with(&[("GPREEMPT_SIM_CLOCK", "fast")]).is_err());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
+use crate::driver::agent::AgentDriver;
 use crate::driver::debugger::{Calls, DebuggerDriver};
 use crate::driver::patched::PatchedDriver;
 use crate::driver::probe::open_kfd;
@@ -34,10 +35,19 @@ pub(super) fn open_all(host: Arc<dyn Host>, fixed: bool) -> Result<Session> {
     let kfd = open_kfd(&host)?;
     let mut ladder = Ladder::default();
     ladder.try_rung(Tier::Patched, PatchedDriver::on(Arc::clone(&host), Arc::clone(&kfd), Duration::ZERO));
+    let series = !ladder.rungs.is_empty();
+    ladder.rungs.push(Arc::new(AgentDriver::open(Arc::clone(&host))));
     // The series fixes that bug.
-    let fixed = fixed || !ladder.rungs.is_empty();
+    let fixed = fixed || series;
     ladder.try_rung(Tier::Debugger, debugger(&host, kfd, fixed));
     let driver = TieredDriver::new(Arc::clone(&host), ladder.rungs, ladder.absent)?;
+    Ok(Session::with(host, Arc::new(driver)))
+}
+
+/// The agent tier alone, with what [`TieredDriver`] adds to it. It needs no `/dev/kfd` of its own.
+pub(super) fn open_agent(host: Arc<dyn Host>) -> Result<Session> {
+    let rung: Arc<dyn Driver> = Arc::new(AgentDriver::open(Arc::clone(&host)));
+    let driver = TieredDriver::new(Arc::clone(&host), vec![rung], Vec::new())?;
     Ok(Session::with(host, Arc::new(driver)))
 }
 

@@ -267,6 +267,14 @@ impl Driver for TieredDriver {
         if rung.capabilities().contains(Capabilities::POLICY) {
             return rung.set_policy(selector, set, clear);
         }
+        let lazy = PolicyFlags::LAZY_ACTIVATION;
+        if selector.queue.is_none()
+            && rung.capabilities().contains(Capabilities::HOLD_NEW)
+            && (set | clear).contains(lazy)
+        {
+            let held = rung.set_policy(selector, set & lazy, clear & lazy)?;
+            return Ok(held | self.set_policy(selector, set - lazy, clear - lazy)?);
+        }
         if set.intersects(PolicyFlags::LAZY_ACTIVATION | PolicyFlags::AUTO_DEACTIVATION) {
             return unsupported(OPERATION, "on this tier nobody sees a queue become idle or busy")
                 .map_err(|error: Error| error.on(selector));
