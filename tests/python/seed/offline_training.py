@@ -33,4 +33,4 @@ def step(torch: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(roles.run("offline training", step))
+    sys.exit(roles.run("offline training", step, roles.Packets(priority=2, queues=4, burst=32, cost_us=500, pause_s=0)))

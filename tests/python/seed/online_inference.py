@@ -30,4 +30,5 @@ def request(torch: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(roles.run("online inference", request))
+    packets = roles.Packets(priority=12, queues=1, burst=4, cost_us=50, pause_s=0.1)
+    sys.exit(roles.run("online inference", request, packets))
