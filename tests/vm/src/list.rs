@@ -1,4 +1,4 @@
-//! Lists of calls as TOML: read by [`parse`], written by [`print`].
+//! Lists of calls as TOML: read by [`parse`], written by [`print()`].
 
 use serde_json::Value;
 
