@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "tests" / "conformance").glob("*.toml"))
 SURFACES = ["c", "rust", "python"]
 # What GPREEMPT_SIM_TIER may be: the kernel of the simulated machine, and what reaches its processes.
-TIERS = ["patched", "debugger"]
+TIERS = ["patched", "agent", "debugger"]
 
 
 @functools.cache
