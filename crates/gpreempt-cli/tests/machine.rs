@@ -65,7 +65,7 @@ fn doctor_names_the_tier_and_why_not_a_better_one() {
     assert_eq!(diagnosis["chosen"], "sim");
     let tiers: Vec<&str> =
         diagnosis["tiers"].as_array().unwrap().iter().map(|rung| rung["name"].as_str().unwrap()).collect();
-    assert_eq!(tiers, ["patched", "debugger", "sim"]);
+    assert_eq!(tiers, ["patched", "agent", "debugger", "sim"]);
     let plain = gpreempt(&["doctor"], &[]);
     assert!(text(&plain.stdout).starts_with("gpreempt would use tier `sim`: GPREEMPT_BACKEND=sim asks for it"));
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gpreempt::driver::agent::AgentDriver;
 use gpreempt::driver::debugger::{Calls, DebuggerDriver};
 use gpreempt::driver::tiered::TieredDriver;
 use gpreempt::driver::{Batch, Capabilities, Driver, Event, QueueStatus, Selector, Tier, Want};
@@ -299,4 +300,24 @@ fn a_caller_that_dies_leaves_nothing_stopped_on_any_tier() {
     rig.host.sleep(ms(10));
     assert_eq!((rig.progress(100, 2), rig.progress(200, 2)), (vec![true; 2], vec![true; 2]));
     std::mem::forget(rig);
+}
+
+#[test]
+fn a_job_that_is_registered_by_its_first_process_leaves_and_comes_back_as_a_whole() {
+    let host = machine(1).stock().guest(guest(100, [busy(0, 1)])).guest(guest(101, [busy(0, 2)])).boot();
+    let _agents = [host.start_agent_of(100, 100).unwrap(), host.start_agent_of(100, 101).unwrap()];
+    let agents: Arc<dyn Driver> = Arc::new(AgentDriver::open(host.clone()));
+    let driver: Arc<dyn Driver> = Arc::new(TieredDriver::new(host.clone(), vec![agents], Vec::new()).unwrap());
+    let builder = Scheduler::builder(host.clone(), driver.clone()).policy(policy::named("unmap").unwrap());
+    let scheduler = builder.build().unwrap();
+    scheduler.register_offline_process(100).unwrap();
+    let held = || {
+        let statuses = driver.queue_status(Selector::process(100), Want::default()).unwrap();
+        let held = |status: &QueueStatus| status.state.contains(QueueState::PREEMPTED);
+        statuses.iter().map(|status| (status.queue.pid, held(status))).collect::<Vec<_>>()
+    };
+    let online = scheduler.online();
+    assert_eq!(held(), [(100, true), (101, true), (101, true)], "{:?}", online.entered());
+    drop(online);
+    assert_eq!(held(), [(100, false), (101, false), (101, false)]);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gpreempt::driver::Capabilities;
 use gpreempt::driver::Driver;
+use gpreempt::driver::agent::AgentDriver;
 use gpreempt::driver::debugger::{Calls, DebuggerDriver};
 use gpreempt::driver::tiered::TieredDriver;
 use machine::*;
@@ -55,4 +56,13 @@ fn the_debugger_column_is_what_the_debugger_can_do_and_what_the_library_adds() {
     let own = debugger.capabilities();
     let tiered = TieredDriver::new(host, vec![debugger], Vec::new()).unwrap();
     check("debugger", own, tiered.capabilities());
+}
+
+#[test]
+fn the_agent_column_is_what_agents_can_do_and_what_the_library_adds() {
+    let host = machine(1).stock().boot();
+    let agents: Arc<dyn Driver> = Arc::new(AgentDriver::open(host.clone()));
+    let own = agents.capabilities();
+    let tiered = TieredDriver::new(host, vec![agents], Vec::new()).unwrap();
+    check("agent", own, tiered.capabilities());
 }

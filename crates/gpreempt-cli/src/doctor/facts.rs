@@ -1,6 +1,7 @@
 //! What the rungs look at, read once.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use gpreempt::discover::proc::{self, Status};
@@ -36,6 +37,10 @@ pub(super) struct Facts {
     /// What `/dev/kfd` says; the one time that it is opened.
     pub look: Result<Look, Error>,
     pub uses: BTreeMap<GpuId, Use>,
+    /// Where the agent's library is.
+    pub agent: Result<PathBuf, Error>,
+    /// Processes that have an agent now.
+    pub agents: usize,
 }
 
 impl Facts {
@@ -52,6 +57,8 @@ impl Facts {
             me: proc::status(&*host, "self").ok().flatten().unwrap_or_default(),
             look: look(&host, &gpus),
             uses: uses(&*host),
+            agent: gpreempt::driver::agent::library(),
+            agents: host.agents().len(),
             nodes,
             host,
         }

@@ -59,8 +59,12 @@ pub(crate) fn doctor(args: &MachineArgs, out: &mut dyn Write) -> Result<(), Fail
 fn diagnose(asked: &SessionBuilder, host: Arc<dyn Host>) -> Diagnosis {
     let facts = Facts::of(host);
     let ground = rungs::ground(&facts);
-    let tiers = vec![rungs::patched(&facts), rungs::debugger(&facts), sim(asked)];
-    let (chosen, why) = choose(asked.backend, facts.kfd, &ground[..rungs::NEEDED], &tiers);
+    let tiers = vec![rungs::patched(&facts), rungs::agent(&facts), rungs::debugger(&facts), sim(asked)];
+    // Its programs have /dev/kfd open, so the scheduler need not.
+    let by_agents = facts.agents > 0 || asked.backend == Backend::Agent;
+    let needed: Vec<&Rung> =
+        ground[..rungs::NEEDED].iter().filter(|rung| !(by_agents && rung.name == "access")).collect();
+    let (chosen, why) = choose(asked.backend, facts.kfd, &needed, &tiers);
     let troubles = troubles::troubles(&facts);
     Diagnosis { schema_version: 2, kfd: facts.kfd, chosen, why, rungs: ground, tiers, troubles }
 }
@@ -81,7 +85,7 @@ fn sim(asked: &SessionBuilder) -> Rung {
     }
 }
 
-fn choose(backend: Backend, kfd: bool, needed: &[Rung], tiers: &[Rung]) -> (Option<&'static str>, String) {
+fn choose(backend: Backend, kfd: bool, needed: &[&Rung], tiers: &[Rung]) -> (Option<&'static str>, String) {
     let asked = Backend::NAMES.iter().find(|(_, known)| *known == backend).map_or("auto", |(name, _)| *name);
     let reason = |rung: &Rung| rung.evidence.first().cloned().unwrap_or_default();
     let missing = needed.iter().find(|rung| !rung.yes);

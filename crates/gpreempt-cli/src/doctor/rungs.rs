@@ -197,6 +197,26 @@ pub(super) fn patched(facts: &Facts) -> Rung {
     rung("patched", "Does the kernel have the gpreempt series?", yes, vec![evidence], enable)
 }
 
+pub(super) fn agent(facts: &Facts) -> Rung {
+    let yes = facts.kfd && facts.agent.is_ok();
+    let evidence = vec![
+        match &facts.agent {
+            Ok(path) => format!("{} is there", path.display()),
+            Err(error) => error.to_string(),
+        },
+        match facts.agents {
+            0 => "no program of this user has one now: start offline programs with `gpreempt offline -- COMMAND`"
+                .to_owned(),
+            count => format!("{count} processes of this user have one now"),
+        },
+    ];
+    let enable = match &facts.agent {
+        Ok(_) => "see amdkfd",
+        Err(_) => "install the package again, or build the agent (make lib)",
+    };
+    rung("agent", "Can programs be started with an agent in them?", yes, evidence, enable)
+}
+
 pub(super) fn debugger(facts: &Facts) -> Rung {
     let right = Right::of_self(&*facts.host);
     let version = facts.look.as_ref().ok().and_then(|look| look.version);

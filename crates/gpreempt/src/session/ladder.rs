@@ -10,7 +10,7 @@ use crate::driver::patched::PatchedDriver;
 use crate::driver::probe::open_kfd;
 use crate::driver::tiered::TieredDriver;
 use crate::driver::{Driver, Tier};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, OwnedFile};
 
 /// What was found on the way down.
@@ -32,7 +32,11 @@ impl Ladder {
 /// All tiers that there are. `fixed`: the kernel is known to be without the bug that the debugger tier keeps away from.
 pub(super) fn open_all(host: Arc<dyn Host>, fixed: bool) -> Result<Session> {
     // One file for all: a machine without it has no tier, whatever else it has.
-    let kfd = open_kfd(&host)?;
+    let kfd = match open_kfd(&host) {
+        // Agents have it open: this process need not.
+        Err(error) if error.kind() == ErrorKind::NotPermitted && !host.agents().is_empty() => return open_agent(host),
+        kfd => kfd?,
+    };
     let mut ladder = Ladder::default();
     ladder.try_rung(Tier::Patched, PatchedDriver::on(Arc::clone(&host), Arc::clone(&kfd), Duration::ZERO));
     let series = !ladder.rungs.is_empty();

@@ -14,6 +14,8 @@ pub(super) struct Binding {
     pub rung: usize,
     /// When the process started; a later one with its pid is bound anew.
     pub started: Option<Duration>,
+    /// The process that its whole job is marked by, where that is another one.
+    leader: Option<Pid>,
     /// All its queues, present and future, are of the offline class.
     whole: bool,
     /// Those of them that are, where not all.
@@ -28,14 +30,6 @@ impl Binding {
     /// Whether everything that a selector names is of the offline class.
     pub fn allows(&self, selector: &Selector) -> bool {
         self.whole || selector.queue.is_some_and(|id| self.queues.contains(&id))
-    }
-
-    /// The policy of a queue.
-    pub fn policy(&self, queue: QueueId) -> PolicyFlags {
-        match self.allows(&Selector::queue(queue)) {
-            true => PolicyFlags::PREEMPTIBLE,
-            false => PolicyFlags::empty(),
-        }
     }
 
     /// Marks what a selector names as of the offline class, or no longer. Taking one queue out of a whole process ends the
@@ -68,9 +62,31 @@ impl Bindings {
         self.read(|all| all.get(&pid).cloned())
     }
 
-    /// Whether everything that a selector names is of the offline class.
+    /// Whether everything that a selector names is of the offline class, by itself or with its job.
     pub fn allows(&self, selector: &Selector) -> bool {
-        self.read(|all| all.get(&selector.pid).is_some_and(|binding| binding.allows(selector)))
+        self.read(|all| {
+            let Some(binding) = all.get(&selector.pid) else { return false };
+            let with_job = || binding.leader.and_then(|leader| all.get(&leader)).is_some_and(|leader| leader.whole);
+            binding.allows(selector) || with_job()
+        })
+    }
+
+    /// The policy of a queue.
+    pub fn policy(&self, queue: QueueId) -> PolicyFlags {
+        match self.allows(&Selector::queue(queue)) {
+            true => PolicyFlags::PREEMPTIBLE,
+            false => PolicyFlags::empty(),
+        }
+    }
+
+    /// A process turned out to belong to the job of another.
+    pub fn join(&self, pid: Pid, leader: Pid, rung: usize, started: Option<Duration>) {
+        self.bind(pid, rung, started);
+        self.write(|all| {
+            if let Some(binding) = all.get_mut(&pid) {
+                binding.leader = Some(leader);
+            }
+        });
     }
 
     pub fn rung(&self, pid: Pid) -> Option<usize> {
@@ -143,6 +159,19 @@ mod tests {
         let left = bindings.get(7).unwrap();
         assert_eq!([0, 1, 2].map(|id| left.allows(&queue(id))), [true, false, true]);
         assert!(!left.allows(&Selector::process(7)));
+    }
+
+    #[test]
+    fn the_mark_of_a_job_is_that_of_all_its_processes_and_ends_for_all() {
+        let bindings = Bindings::default();
+        bindings.bind(7, 0, None);
+        bindings.join(8, 7, 0, None);
+        let of_rank = Selector::queue(QueueId { pid: 8, id: 0 });
+        assert!(!bindings.allows(&of_rank));
+        bindings.mark(&Selector::process(7), MARK, NONE, []);
+        assert!(bindings.allows(&of_rank) && bindings.policy(QueueId { pid: 8, id: 3 }) == MARK);
+        bindings.mark(&Selector::process(7), NONE, MARK, []);
+        assert!(!bindings.allows(&of_rank));
     }
 
     #[test]

@@ -128,11 +128,26 @@ impl TieredDriver {
             }
         }
         known.iter_mut().for_each(|status| self.add_marks(status));
+        // The queues of a job are told by each of its processes that is a target, too.
+        known.sort_unstable_by_key(|status| status.queue);
+        known.dedup_by_key(|status| status.queue);
         known
     }
 
+    /// What is asked about one process may be told of others: those of its job.
+    fn note_jobs(&self, asked: Pid, statuses: &[QueueStatus]) {
+        let Some(rung) = self.bindings.rung(asked) else { return };
+        let mut last = asked;
+        for pid in statuses.iter().map(|status| status.queue.pid).filter(|&pid| pid != asked) {
+            if pid != last {
+                self.bindings.join(pid, asked, rung, proc::started(self.host.as_ref(), pid));
+                last = pid;
+            }
+        }
+    }
+
     fn add_marks(&self, status: &mut QueueStatus) {
-        let policy = self.bindings.get(status.queue.pid).map_or(PolicyFlags::empty(), |it| it.policy(status.queue));
+        let policy = self.bindings.policy(status.queue);
         if !policy.is_empty() {
             status.policy |= policy;
             status.state |= QueueState::PREEMPTIBLE;
@@ -281,6 +296,7 @@ impl Driver for TieredDriver {
         }
         // So that what is not there is not marked.
         let queues = rung.queue_status(Selector { queue: None, ..selector }, Want::default())?;
+        self.note_jobs(selector.pid, &queues);
         if let Some(id) = selector.queue
             && !queues.iter().any(|status| status.queue.id == id)
         {
@@ -309,6 +325,7 @@ impl Driver for TieredDriver {
             self.glance(selector.pid)?;
         }
         let mut statuses = self.rung(selector.pid)?.queue_status(selector, want)?;
+        self.note_jobs(selector.pid, &statuses);
         statuses.iter_mut().for_each(|status| self.add_marks(status));
         Ok(statuses)
     }
