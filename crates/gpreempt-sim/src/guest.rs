@@ -118,13 +118,16 @@ impl World {
 
     /// A process is gone, however that came about. Its teardown runs beside the caller.
     pub(crate) fn exit(&mut self, pid: u32) -> Result<(), Errno> {
-        self.process(pid)?;
+        let known = self.process(pid)?.kfd.is_some();
         self.end_image(pid)?;
         self.process_mut(pid)?.alive = false;
         for other in self.processes.values_mut().filter(|p| p.tracer == Some(pid)) {
             other.tracer = None;
         }
-        self.announce(KFD_GPREEMPT_EVENT_TARGET_EXITED, pid, None);
+        // The driver hears of the ends of processes that have opened /dev/kfd.
+        if known {
+            self.announce(KFD_GPREEMPT_EVENT_TARGET_EXITED, pid, None);
+        }
         // A handle names this process, not a later one with its pid.
         for target in self.leases.values_mut().flat_map(|lease| &mut lease.targets).filter(|t| t.pid == pid) {
             target.gone = true;
@@ -341,6 +344,7 @@ impl World {
         let kfd = self.open_kfd(pid)?;
         kfd.queues.insert(id, key);
         let device = kfd.device_mut(node);
+        device.gws |= gws;
         device.queues.insert(0, key);
         if doorbell == device.doorbells.len() {
             device.doorbells.push(true);
@@ -391,7 +395,7 @@ impl World {
         queue.feed.clear();
         queue.slot = None;
         queue.saved_waves = 0;
-        let (pid, id, node, doorbell) = (queue.pid, queue.id, queue.node, queue.doorbell);
+        let (pid, id, node, doorbell, gws) = (queue.pid, queue.id, queue.node, queue.doorbell, queue.gws);
         let it = &mut self.nodes[node.0];
         it.mapped.retain(|k| *k != key);
         it.runlist.retain(|k| *k != key);
@@ -402,6 +406,7 @@ impl World {
         if let Some(kfd) = self.processes.get_mut(&pid).and_then(|p| p.kfd.as_mut()) {
             kfd.queues.remove(&id);
             let device = kfd.device_mut(node);
+            device.gws &= !gws;
             device.queues.retain(|k| *k != key);
             device.doorbells[doorbell as usize] = false;
             if device.queues.is_empty() {

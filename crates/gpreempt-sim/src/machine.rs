@@ -366,6 +366,16 @@ impl Machine {
         Ok(world.queue(key).feed.service_ns())
     }
 
+    /// `KFD_GPREEMPT_STATE_*` of a queue, as a lease sees it that holds nothing.
+    ///
+    /// # Errors
+    /// ESRCH, ENOENT.
+    pub fn queue_state(&self, pid: u32, queue: u32) -> Result<u32, Errno> {
+        let mut world = self.enter();
+        let key = world.find_queue(pid, queue)?;
+        Ok(world.state_of(key, 0))
+    }
+
     /// Whether a queue would run its packets once it is mapped: it is there, was not reset, and is not evicted (which is
     /// what a reset of its node leaves it).
     pub fn runnable(&self, pid: u32, queue: u32) -> bool {

@@ -236,12 +236,10 @@ impl World {
         kfd.map_or_else(Vec::new, |kfd| kfd.device(node).queues.clone())
     }
 
-    /// Queues of a node that a lease holds, oldest first.
+    /// Queues of a node that a lease holds, newest first in each process.
     pub(crate) fn held_by(&self, node: NodeIndex, lease: LeaseId) -> Vec<QueueKey> {
         let held = |key: &QueueKey| self.queue(*key).hold.is_some_and(|hold| hold.lease == lease);
-        let mut keys: Vec<QueueKey> = self.queues_of(node).filter(held).collect();
-        keys.sort_unstable();
-        keys
+        self.queues_of(node).filter(held).collect()
     }
 
     // --- marks on one queue ---------------------------------------------------------------------------------------

@@ -62,6 +62,8 @@ pub(crate) struct Device {
     /// Queues on this node, newest first, as KFD links them.
     pub(crate) queues: Vec<QueueKey>,
     pub(crate) evicted: u32,
+    /// The process has global wave sync entries here: whoever gives them back, the queue that got them or another.
+    pub(crate) gws: bool,
     /// The process has a VM here; where it has none, evictions are counted and nothing else.
     pub(crate) vm: bool,
     /// When the current eviction began.

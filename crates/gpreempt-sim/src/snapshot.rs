@@ -106,7 +106,7 @@ impl World {
         for pid in &it.processes {
             let Some(kfd) = self.processes.get(pid).and_then(|p| p.kfd.as_ref()) else { continue };
             let mine = || it.runlist.iter().map(|key| self.queue(*key)).filter(|queue| queue.pid == *pid);
-            let gws = mine().any(|queue| queue.gws);
+            let gws = kfd.device(node).gws && mine().any(|queue| queue.gws);
             Packet::MapProcess(MapProcess {
                 pasid: kfd.pasid as u16,
                 quantum: QUANTUM,

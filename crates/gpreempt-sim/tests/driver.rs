@@ -213,3 +213,87 @@ fn hold_new_of_every_node_fails_where_another_lease_has_marked_the_process_on_on
     pass(&machine, 50 * MS);
     assert!(held(id));
 }
+
+#[test]
+fn who_may_not_stop_a_queue_sees_its_state_and_not_its_pointers() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let target = lease.offline(10);
+    assert_ne!(lease.queues(target, 4).unwrap()[0].flags & KFD_GPREEMPT_POINTERS_VALID, 0);
+    machine.set_uid(10, 4242).unwrap();
+    let seen = lease.queues(target, 4).unwrap()[0];
+    assert_eq!(seen.flags & KFD_GPREEMPT_POINTERS_VALID, 0);
+    assert_eq!((seen.write_ptr, seen.state & KFD_GPREEMPT_STATE_PREEMPTIBLE != 0), (0, true));
+}
+
+#[test]
+fn holds_that_end_together_are_told_newest_queue_first() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease_for(100);
+    let target = lease.offline(11);
+    lease.unmap(&[entry(target, ALL)]);
+    pass(&machine, 200 * MS);
+    let expired: Vec<u32> = lease.events().iter().map(|event| event.queue_id).collect();
+    // 0 and 1 are on the first node, 2 and 3 on the second.
+    assert_eq!((expired[0] > expired[1], expired[2] > expired[3]), (true, true), "{expired:?}");
+}
+
+#[test]
+fn the_end_of_a_debugger_costs_three_rounds_of_every_node() {
+    let machine = machine();
+    let user = User::new(&machine, ME);
+    let lease = user.lease();
+    machine.ptrace_seize(user.task, 11).unwrap();
+    user.debug_enable(11).unwrap();
+    let before = lease.status().unmap_seq;
+    user.debug_disable(11).unwrap();
+    assert_eq!(lease.status().unmap_seq - before, 1 + 3, "its queues are resumed, and three more");
+    user.debug_enable(11).unwrap();
+    let before = lease.status().unmap_seq;
+    machine.kill(11).unwrap();
+    pass(&machine, 100 * MS);
+    assert_eq!(lease.status().unmap_seq - before, 1 + 3 + 1, "as much, and one for the process");
+}
+
+#[test]
+fn the_first_global_wave_sync_entry_is_told_where_there_is_none_to_have() {
+    let machine = machine();
+    let user = User::new(&machine, ME);
+    let gpu_id = gpu_ids(&machine)[0];
+    for _ in 0..2 {
+        user.call(AMDKFD_IOC_CREATE_QUEUE, &mut compute_queue(gpu_id)).unwrap();
+    }
+    let ask = |queue_id| {
+        let mut args = kfd_ioctl_alloc_queue_gws_args { queue_id, num_gws: 32, first_gws: 8, pad: 0 };
+        (user.call(AMDKFD_IOC_ALLOC_QUEUE_GWS, &mut args), args.first_gws)
+    };
+    assert_eq!([ask(0), ask(1), ask(9)], [(Ok(0), 0), (Err(Errno::EBUSY), 0), (Err(Errno::EINVAL), 8)]);
+}
+
+#[test]
+fn global_wave_sync_entries_can_be_given_back_by_a_queue_that_did_not_get_them() {
+    let machine = machine();
+    let user = User::new(&machine, ME);
+    let gpu_id = gpu_ids(&machine)[0];
+    for _ in 0..2 {
+        user.call(AMDKFD_IOC_CREATE_QUEUE, &mut compute_queue(gpu_id)).unwrap();
+    }
+    let ask = |queue_id, num_gws| {
+        let mut args = kfd_ioctl_alloc_queue_gws_args { queue_id, num_gws, ..Default::default() };
+        user.call(AMDKFD_IOC_ALLOC_QUEUE_GWS, &mut args)
+    };
+    assert_eq!([ask(0, 32), ask(1, 0), ask(1, 0), ask(1, 32)], [Ok(0), Ok(0), Err(Errno::EINVAL), Ok(0)]);
+}
+
+#[test]
+fn the_end_of_a_process_that_never_opened_kfd_is_not_told() {
+    let machine = machine();
+    let lease = User::new(&machine, ME).lease();
+    let stranger = gpreempt_sim::config::ProcessSpec { runtime_enabled: false, ..guest(0, vec![]) };
+    let pid = machine.spawn(&stranger).unwrap();
+    lease.attach(pid).unwrap();
+    lease.attach(10).unwrap();
+    machine.kill(pid).unwrap();
+    machine.kill(10).unwrap();
+    assert_eq!(lease.events().iter().map(|event| event.target).collect::<Vec<_>>(), [2]);
+}

@@ -25,6 +25,8 @@ use crate::world::World;
 
 /// `USE_DEFAULT_GRACE_PERIOD`.
 const DEFAULT_GRACE: u32 = 0xffff_ffff;
+/// Rounds of every node at the end of a session: for the launch mode, the flags, and the trap handler.
+const DISABLE_ROUNDS: u32 = 3;
 /// Bits of the grace period that reach the hardware.
 const GRACE_MASK: u32 = 0xff;
 
@@ -128,7 +130,9 @@ fn disable(call: &mut Call<'_>, pid: u32) -> Result<(), Errno> {
         for (node, _, job) in call.resume_marks(pid, None) {
             call.run_one(node, job);
         }
-        refresh_runlists(call);
+        for _ in 0..DISABLE_ROUNDS {
+            refresh_runlists(call);
+        }
     }
     call.end_session(pid);
     Ok(())
@@ -345,15 +349,24 @@ impl World {
         }
     }
 
-    /// A process that debugs others is gone: their queues run again.
+    /// A process that debugs others or is debugged is gone: its sessions end.
     pub(crate) fn end_debugger(&mut self, debugger: u32) {
-        let debugged = |p: &crate::process::Process| {
-            p.kfd.as_ref().and_then(|kfd| kfd.debug).is_some_and(|session| session.debugger == debugger)
+        let session = |p: &crate::process::Process| p.kfd.as_ref().and_then(|kfd| kfd.debug);
+        let ends = |p: &&crate::process::Process| {
+            p.alive && session(p).is_some_and(|session| session.debugger == debugger || p.pid == debugger)
         };
-        let targets: Vec<u32> = self.processes.values().filter(|p| p.alive && debugged(p)).map(|p| p.pid).collect();
+        let targets: Vec<u32> = self.processes.values().filter(ends).map(|p| p.pid).collect();
         for pid in targets {
-            for (node, _, job) in self.resume_marks(pid, None) {
-                self.begin(node, job, false);
+            let enabled = |kfd: &crate::process::KfdProcess| kfd.runtime_state == DEBUG_RUNTIME_STATE_ENABLED;
+            if self.processes.get(&pid).and_then(|p| p.kfd.as_ref()).is_some_and(enabled) {
+                for (node, _, job) in self.resume_marks(pid, None) {
+                    self.begin(node, job, false);
+                }
+                for node in self.node_indices() {
+                    for _ in 0..DISABLE_ROUNDS {
+                        self.begin(node, Job { execute: true, ..Job::default() }, false);
+                    }
+                }
             }
             self.end_session(pid);
         }

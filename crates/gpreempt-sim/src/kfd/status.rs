@@ -67,7 +67,9 @@ pub(super) fn queue_status(
     let named =
         kfd_gpreempt_entry { target: args.target, gpu_id: args.gpu_id, queue_id: args.queue_id, ..Default::default() };
     let Named { pid, queue, nodes } = resolve(call, lease, &named, false)?;
-    let look = Look::Queues { lease, pid, queue, want: args.flags };
+    // The state is for whoever attached, the memory is not.
+    let hidden = if call.may_hold(lease, pid).is_ok() { 0 } else { KFD_GPREEMPT_WANT_POINTERS };
+    let look = Look::Queues { lease, pid, queue, want: args.flags & !hidden };
     let jobs = nodes.into_iter().map(|node| (node, Job { look: look.clone(), ..Job::default() })).collect();
     let mut found = Vec::new();
     for (_, report) in call.run(jobs) {
@@ -79,10 +81,10 @@ pub(super) fn queue_status(
         return Err(Errno::ENOENT);
     }
     let room = (args.num_entries as usize).min(found.len());
-    args.num_entries = found.len() as u32;
     if room > 0 {
         write_array(call, args.status_ptr, &found[..room], stride)?;
     }
+    args.num_entries = found.len() as u32;
     Ok(0)
 }
 

@@ -23,7 +23,7 @@ use crate::call::Call;
 use crate::hw::rounds::{Job, Report};
 use crate::node::NodeIndex;
 use crate::process::KfdProcess;
-use crate::queue::{Properties, Queue, QueueKey};
+use crate::queue::{Properties, QueueKey};
 
 /// End of user addresses on x86-64 (`TASK_SIZE_MAX`).
 const USER_END: u64 = 0x7fff_ffff_f000;
@@ -213,12 +213,6 @@ fn execute_update(call: &mut Call<'_>, key: QueueKey) -> Result<i32, Errno> {
     if has_reset { Err(Errno::EACCES) } else { report.result.map(|()| 0) }
 }
 
-/// All queues of a process on a node.
-fn siblings<'c>(call: &'c Call<'_>, pid: u32, node: NodeIndex) -> impl Iterator<Item = &'c Queue> {
-    let kfd = call.processes.get(&pid).and_then(|process| process.kfd.as_ref());
-    kfd.into_iter().flat_map(move |kfd| kfd.device(node).queues.iter().map(|key| call.queue(*key)))
-}
-
 fn set_cu_mask(call: &mut Call<'_>, args: &mut kfd_ioctl_set_cu_mask_args) -> Result<i32, Errno> {
     if args.num_cu_mask == 0 || !args.num_cu_mask.is_multiple_of(32) {
         return Err(Errno::EINVAL);
@@ -236,13 +230,17 @@ fn alloc_gws(call: &mut Call<'_>, args: &mut kfd_ioctl_alloc_queue_gws_args) -> 
     if call.node(node).gws == 0 {
         return Err(Errno::ENODEV);
     }
-    let taken = siblings(call, pid, node).any(|queue| queue.gws);
+    let taken = call.open_kfd(pid)?.device(node).gws;
+    // Told whether or not there is one.
+    args.first_gws = 0;
     match (args.num_gws > 0, taken) {
         (true, true) => return Err(Errno::EBUSY),
         (false, false) => return Err(Errno::EINVAL),
-        (gws, _) => call.queue_mut(key).gws = gws,
+        (gws, _) => {
+            call.queue_mut(key).gws = gws;
+            call.open_kfd(pid)?.device_mut(node).gws = gws;
+        }
     }
-    args.first_gws = 0;
     execute_update(call, key)
 }
 
