@@ -21,7 +21,7 @@ test: ## Every test that needs no kernel build
 
 test-kernel: ## The KFD series, under QEMU; DEBUG=1 on a debug kernel, FULL=1 with mutations and more, SHARD=k/n for a part of that
 	@scripts/setup kernel
-	@cargo build --release --quiet --package gpreempt-capi --package gpreempt-cli
+	@cargo build --release --quiet --package gpreempt-capi --package gpreempt-cli --package gpreempt-vm-tests
 	@scripts/wheel
 	@kernel-patch/test
 

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use gpreempt_sys::*;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, send, sendmsg};
 
 use crate::machine::{SCRATCH_BASE, SCRATCH_BYTES, SysResult};
@@ -46,9 +47,11 @@ pub enum Op {
     Poke,
     /// Pid, on or off: PTRACE_SEIZE or PTRACE_DETACH.
     Trace,
+    /// Pid: waits for a traced process that has ended, as its parent cannot before.
+    Reap,
 }
 
-const OPS: [Op; 13] = [
+const OPS: [Op; 14] = [
     Op::Open,
     Op::Ioctl,
     Op::Read,
@@ -62,6 +65,7 @@ const OPS: [Op; 13] = [
     Op::Map,
     Op::Poke,
     Op::Trace,
+    Op::Reap,
 ];
 
 /// Longest message.
@@ -126,7 +130,13 @@ impl Request {
     fn receive(socket: RawFd, buffer: &mut [u8]) -> Option<Request> {
         let mut control = nix::cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(buffer)];
-        let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC).ok()?;
+        let message = loop {
+            match recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR) => control.clear(),
+                Err(_) => return None,
+                Ok(message) => break message,
+            }
+        };
         let length = message.bytes;
         let file = message.cmsgs().ok()?.find_map(|control| match control {
             // SAFETY: the numbers are those of new files, which nobody else has.
@@ -192,6 +202,10 @@ pub fn resume(socket: RawFd, scratch: RawFd) -> SysResult<()> {
 /// Does what it is told until nobody is there any more.
 pub fn serve(socket: RawFd, scratch: RawFd) -> ! {
     let mut buffer = vec![0; MESSAGE];
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let interrupt = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing; that it interrupts a call is what it is for.
+    let _ = unsafe { sigaction(Signal::SIGUSR1, &interrupt) };
     while let Some(mut request) = Request::receive(socket, &mut buffer) {
         let (value, bytes) = match obey(&mut request, socket, scratch) {
             Ok(done) => done,
@@ -290,6 +304,11 @@ fn obey(request: &mut Request, socket: RawFd, scratch: RawFd) -> SysResult<(i64,
                 // SAFETY: an aligned word of memory that `Map` returned, which nothing in this program refers to.
                 unsafe { std::ptr::with_exposed_provenance_mut::<u64>(pair[0] as usize).write_volatile(pair[1]) };
             }
+            Ok(done(0))
+        }
+        Op::Reap => {
+            let pid = nix::unistd::Pid::from_raw(file);
+            nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL))?;
             Ok(done(0))
         }
         Op::Trace => {

@@ -200,6 +200,19 @@ pub enum Call {
 }
 
 impl Call {
+    /// The own queue that it concerns.
+    pub fn queue(&self) -> Option<u32> {
+        match self {
+            Call::UpdateQueue { queue, .. }
+            | Call::CuMask { queue, .. }
+            | Call::Gws { queue, .. }
+            | Call::DestroyQueue { queue } => Some(*queue),
+            Call::Suspend { queues, .. } => queues.first().copied(),
+            Call::Resume { queues, .. } => queues.as_ref()?.first().copied(),
+            _ => None,
+        }
+    }
+
     /// What it is called in lists and reports.
     pub fn name(&self) -> String {
         let value = serde_json::to_value(self).expect("a call is plain data");

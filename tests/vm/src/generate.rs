@@ -65,9 +65,15 @@ pub fn generate(machine: &mut dyn Machine, seed: u64, abilities: Abilities) -> S
     let scheduler = if dice.percent(70) { 0 } else { 1000 };
     let other = if dice.percent(70) { 1000 } else { 1001 };
     let actors = vec![scheduler, 1000, other];
+    let flavour = match dice.below(20) {
+        0..4 if abilities.debug => Flavour::Debugged,
+        4..8 => Flavour::Rivals,
+        8 if abilities.queues >= 12 => Flavour::Crowd,
+        _ => Flavour::Plain,
+    };
     let player = Player::begin(machine, &actors)?;
     let nodes = player.nodes();
-    let mut maker = Maker { player, dice, abilities, calls: Vec::new(), answers: Vec::new() };
+    let mut maker = Maker { player, dice, abilities, flavour, calls: Vec::new(), answers: Vec::new() };
     maker.prelude();
     let length = 5 + maker.dice.number(abilities.calls);
     for _ in 0..length {
@@ -80,10 +86,24 @@ pub fn generate(machine: &mut dyn Machine, seed: u64, abilities: Abilities) -> S
     Ok((Sequence { about: format!("seed {seed}"), actors, nodes, calls }, answers))
 }
 
+/// What a list is mostly about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flavour {
+    /// One scheduler and its targets.
+    Plain,
+    /// Every process can be debugged, and is.
+    Debugged,
+    /// Two schedulers and the same targets.
+    Rivals,
+    /// More queues than a node has slots.
+    Crowd,
+}
+
 struct Maker<'m> {
     player: Player<'m>,
     dice: Dice,
     abilities: Abilities,
+    flavour: Flavour,
     calls: Vec<Step>,
     answers: Vec<Answer>,
 }
@@ -102,7 +122,7 @@ impl Maker<'_> {
     fn prelude(&mut self) {
         for actor in 0..self.player.actors.len() {
             if self.dice.percent(95) {
-                if self.abilities.debug && self.dice.percent(25) {
+                if self.abilities.debug && (self.flavour == Flavour::Debugged || self.dice.percent(25)) {
                     self.plain(actor, Call::OpenKfd);
                     self.plain(actor, Call::Runtime { mode: 1 });
                 } else {
@@ -130,10 +150,43 @@ impl Maker<'_> {
         if early {
             self.queues();
         }
+        match self.flavour {
+            Flavour::Plain => {}
+            Flavour::Debugged => {
+                for of in 0..self.player.actors.len() {
+                    let debugger = if self.dice.percent(30) && self.player.actors[0].uid == 0 { 0 } else { of };
+                    if debugger != of {
+                        self.plain(debugger, Call::Trace { of, on: true });
+                    }
+                    self.plain(debugger, Call::DebugEnable { of });
+                    self.plain(debugger, Call::Snapshot { of, room: 8, clear: 1 << 30 });
+                }
+            }
+            Flavour::Rivals => {
+                self.plain(1, Call::OpenLease { lease: 0, version: 1, hold_ms: 0 });
+                for of in [2, 1, 0] {
+                    self.plain(1, Call::Attach { lease: 0, of });
+                }
+                let entry = Entry { target: 1 + self.dice.number(2), ..Entry::default() };
+                self.plain(1, Call::Policy { lease: 0, entry, set: KFD_GPREEMPT_POLICY_PREEMPTIBLE, clear: 0 });
+            }
+            Flavour::Crowd => {
+                let (online, offline) = [(0, 0), (80, 20), (10, 5)][self.dice.below(3)];
+                self.plain(0, Call::Reserve { lease: 0, node: None, online, offline });
+            }
+        }
     }
 
     fn queues(&mut self) {
         if self.abilities.queues == 0 {
+            return;
+        }
+        if self.flavour == Flavour::Crowd {
+            for number in 0..22 + self.dice.number(8) {
+                let busy = self.dice.percent(30);
+                let call = Call::CreateQueue { node: 0, kind: 2, percent: 100, priority: 7, busy };
+                self.plain(1 + number as usize % 2, call);
+            }
             return;
         }
         for actor in 0..self.player.actors.len() {
@@ -182,11 +235,15 @@ impl Maker<'_> {
         };
         let schedulers: Vec<usize> =
             alive.iter().copied().filter(|a| !self.player.actors[*a].leases.is_empty()).collect();
-        let call = if !schedulers.is_empty() && self.dice.percent(70) {
+        let scheduling = if self.flavour == Flavour::Debugged { 45 } else { 70 };
+        let call = if !schedulers.is_empty() && self.dice.percent(scheduling) {
             actor = self.dice.pick(&schedulers).expect("not empty");
             let places: Vec<u32> = self.player.actors[actor].leases.keys().copied().collect();
             let lease = self.dice.pick(&places).expect("not empty");
             self.lease_call(actor, lease)
+        } else if self.flavour == Flavour::Debugged && self.dice.percent(60) {
+            let other = self.dice.below(self.player.actors.len());
+            self.debug_call(actor, other)
         } else if self.player.actors[actor].kfd.is_none() {
             if self.dice.percent(70) { Call::OpenKfd } else { self.rare(actor) }
         } else if self.dice.percent(70) {
@@ -246,8 +303,15 @@ impl Maker<'_> {
             }
             6 => Call::CuMask { queue, bits: [32, 64, 320, 0, 33][self.dice.below(5)] },
             7 => Call::Gws { queue, count: self.dice.number(3) * 32 },
+            // Who destroys a queue that a debugger has suspended waits for the debugger.
+            _ if self.is_suspended(actor, queue) => Call::CuMask { queue, bits: 32 },
             _ => Call::DestroyQueue { queue },
         }
+    }
+
+    fn is_suspended(&mut self, actor: usize, queue: u32) -> bool {
+        let state = self.player.machine.state_of(actor, queue).unwrap_or(0);
+        state & KFD_GPREEMPT_STATE_SUSPENDED != 0
     }
 
     fn rare(&mut self, actor: usize) -> Call {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gpreempt_sys::*;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
@@ -25,6 +26,8 @@ const FAKE: &str = "/sys/kernel/debug/kfd_fake";
 const PROC: &str = "/sys/class/kfd/kfd/proc";
 /// What the machine gets to come to rest: it is slow, and emulated.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// When a call is taken to wait for something that does not come.
+const CALL_PATIENCE: u16 = 30_000;
 const PAGE: u64 = 4096;
 /// What the fake GPU takes for a packet (`kfd_fake_packet.h`), and its headers by queue type.
 const PACKET_BYTES: u64 = 64;
@@ -48,6 +51,8 @@ struct Child {
     socket: OwnedFd,
     alive: bool,
     uid: u32,
+    /// Who traces it.
+    tracer: Option<usize>,
     /// Its `/dev/kfd`, for buffers.
     kfd: Option<i32>,
     /// GPUs whose VM it has acquired.
@@ -136,8 +141,13 @@ impl KfdMachine {
         if !child.alive {
             return Err(Errno::ESRCH);
         }
-        let socket = child.socket.as_raw_fd();
+        let (pid, socket) = (child.pid, child.socket.as_raw_fd());
         request.send(socket)?;
+        let mut answers = [PollFd::new(child.socket.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut answers, CALL_PATIENCE)? == 0 {
+            // A call that waits for another actor would wait for ever.
+            kill(pid, Signal::SIGUSR1)?;
+        }
         actor::answer(socket, &mut self.buffer)
     }
 
@@ -223,7 +233,16 @@ impl KfdMachine {
         match unsafe { fork()? } {
             ForkResult::Parent { child } => {
                 let (kfd, acquired, spare) = (None, HashSet::new(), HashMap::new());
-                self.children.push(Child { pid: child, socket: mine, alive: true, uid: 0, kfd, acquired, spare });
+                self.children.push(Child {
+                    pid: child,
+                    socket: mine,
+                    alive: true,
+                    uid: 0,
+                    tracer: None,
+                    kfd,
+                    acquired,
+                    spare,
+                });
                 let actor = self.children.len() - 1;
                 if uid != 0 {
                     self.set_uid(actor, uid)?;
@@ -436,6 +455,11 @@ impl Machine for KfdMachine {
     fn kill(&mut self, actor: usize) -> SysResult<()> {
         let pid = self.children[actor].pid;
         kill(pid, Signal::SIGKILL)?;
+        if let Some(tracer) = self.children[actor].tracer
+            && self.children[tracer].alive
+        {
+            self.call(tracer, &Request::of(Op::Reap, [pid.as_raw() as u64, 0, 0]))?;
+        }
         waitpid(pid, None)?;
         self.children[actor].alive = false;
         self.forgotten(pid)?;
@@ -470,6 +494,7 @@ impl Machine for KfdMachine {
     fn trace(&mut self, actor: usize, target: usize, on: bool) -> SysResult<()> {
         let pid = self.children[target].pid;
         self.call(actor, &Request::of(Op::Trace, [pid.as_raw() as u64, on.into(), 0]))?;
+        self.children[target].tracer = on.then_some(actor);
         Ok(())
     }
 

@@ -33,6 +33,9 @@ struct Options {
     /// Most queues of a random list; 0 for a machine whose GPUs take none.
     #[arg(long, default_value_t = 12)]
     queues: usize,
+    /// Most lists to try for a smaller one with the same difference; 0 for none.
+    #[arg(long, default_value_t = 200)]
+    shrink: u32,
     /// What the machines cannot do: debug, evict, exec.
     #[arg(long)]
     without: Vec<String>,
@@ -66,19 +69,36 @@ fn main() -> Result<std::process::ExitCode, Failure> {
         let driver = KfdMachine::new().map_err(|errno| format!("no driver with leases here: {errno}"))?;
         (SimMachine::of_tree("/sys/class/kfd/kfd/topology")?, Box::new(driver))
     };
-    let mut run = Run { sim: &mut sim, other: &mut *other, coverage: Coverage::default(), found: 0, compared: 0 };
+    let mut run = Run {
+        sim: &mut sim,
+        other: &mut *other,
+        coverage: Coverage::default(),
+        found: 0,
+        compared: 0,
+        shrink: options.shrink,
+        calls: 0,
+    };
     if let Some(path) = &options.replay {
         return run.replay(&read(path)?).map(exit);
     }
-    for path in &options.lists {
-        run.list(path)?;
+    for (number, path) in (1..).zip(&options.lists) {
+        run.list(number, path)?;
     }
+    let before = run.found;
     run.random(&options)?;
     print!("{}", run.coverage.table());
     if options.cells {
         for ((name, errno, state), count) in run.coverage.cells() {
             println!("cell {name} {errno} {state} {count}");
         }
+    }
+    if options.sequences > 0 {
+        let sign = if run.found > before { "not ok" } else { "ok" };
+        let (number, last, calls) = (options.lists.len() + 1, options.seed + options.sequences - 1, run.calls);
+        println!(
+            "{sign} {number} {} random sequences of seeds {} to {last}: {calls} calls answered alike",
+            run.compared, options.seed
+        );
     }
     println!("conform: {} lists, {} random sequences, {} differences", options.lists.len(), run.compared, run.found);
     Ok(exit(run.found > 0))
@@ -99,6 +119,8 @@ struct Run<'m> {
     coverage: Coverage,
     found: u32,
     compared: u64,
+    shrink: u32,
+    calls: usize,
 }
 
 impl Run<'_> {
@@ -118,22 +140,21 @@ impl Run<'_> {
         Ok(differs)
     }
 
-    fn list(&mut self, path: &PathBuf) -> Result<(), Failure> {
+    fn list(&mut self, number: usize, path: &PathBuf) -> Result<(), Failure> {
         let sequence = read(path)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let nodes = self.other.gpus().len() as u32;
         if nodes < sequence.nodes {
-            println!("skipped: {name}: needs {} nodes, and there are {nodes}", sequence.nodes);
-            return Ok(());
+            return Err(format!("{name} needs {} GPU nodes, and there are {nodes}", sequence.nodes).into());
         }
         match differ::compare(self.sim, self.other, &sequence)? {
             Ok(answers) => {
                 sequence.calls.iter().zip(&answers).for_each(|(step, answer)| self.coverage.add(step, answer));
-                println!("ok {name}: {} calls", sequence.calls.len());
+                println!("ok {number} {name}: {} calls answered alike", sequence.calls.len());
             }
             Err(difference) => {
                 self.found += 1;
-                println!("not ok {name}\n{}", difference.report());
+                println!("not ok {number} {name}\n{}", difference.report());
             }
         }
         Ok(())
@@ -156,8 +177,9 @@ impl Run<'_> {
         for seed in options.seed..options.seed + options.sequences {
             let (sequence, expected) = generate(self.sim, seed, abilities)?;
             let answers = Player::play(self.other, &sequence)?;
-            sequence.calls.iter().zip(&answers).for_each(|(step, answer)| self.coverage.add(step, answer));
+            sequence.calls.iter().zip(&expected).for_each(|(step, answer)| self.coverage.add(step, answer));
             self.compared += 1;
+            self.calls += answers.iter().filter(|answer| answer.made).count();
             let complaints = self.other.complaints();
             if !complaints.is_empty() {
                 println!("{} complains after {}: {complaints:?}", self.other.name(), sequence.about);
@@ -172,7 +194,7 @@ impl Run<'_> {
                     break;
                 }
             }
-            if self.compared.is_multiple_of(100) {
+            if self.compared.is_multiple_of(25) {
                 let rate = self.compared as f64 / started.elapsed().as_secs_f64();
                 println!("conform: {} sequences, {rate:.1} per second, {} differences", self.compared, self.found);
             }
@@ -182,11 +204,19 @@ impl Run<'_> {
 
     fn difference(&mut self, first: Difference) -> Result<(), Failure> {
         self.found += 1;
-        println!("difference in {}, call {}; shrinking", first.sequence.about, first.at);
+        println!("difference in {}, call {}:", first.sequence.about, first.at);
+        println!("  {}", serde_json::to_string(&first.sequence.calls[first.at])?);
+        for (machine, answers) in first.machines.iter().zip(&first.answers) {
+            println!("  {machine} => {}", answers[first.at].text);
+        }
+        if self.shrink == 0 {
+            return Ok(());
+        }
         let (sim, other) = (&mut *self.sim, &mut *self.other);
         let mut sequence = first.sequence.clone();
         sequence.calls.truncate(first.at + 1);
-        let small = shrink(sequence, 400, |candidate| matches!(differ::compare(sim, other, candidate), Ok(Err(_))));
+        let small =
+            shrink(sequence, self.shrink, |candidate| matches!(differ::compare(sim, other, candidate), Ok(Err(_))));
         match differ::compare(self.sim, self.other, &small)? {
             Err(difference) => println!("{}", difference.report()),
             Ok(_) => println!("it does not come again; this is how it looked\n{}", first.report()),

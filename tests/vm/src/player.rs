@@ -30,6 +30,8 @@ pub struct Actor {
     pub leases: BTreeMap<u32, Lease>,
     /// Its queues, by KFD id.
     pub queues: BTreeMap<u32, Queue>,
+    /// Who debugs it.
+    debugger: Option<usize>,
     /// Whom it traces.
     pub traces: Vec<usize>,
 }
@@ -56,7 +58,8 @@ pub struct Queue {
 pub struct Answer {
     /// In words that are the same on every machine.
     pub text: String,
-    /// The errno of the call and those of its entries, with the state that each entry's queue was left in.
+    /// The errno of the call and those of its entries, with the state that each entry's queue was left in. Of a call on an
+    /// own queue: the state that it was in, where the machine can tell.
     pub outcomes: Vec<(String, u32)>,
     /// Whether the call was made: its actor lives and has the file.
     pub made: bool,
@@ -117,13 +120,14 @@ impl<'m> Player<'m> {
     /// Makes one call.
     pub fn step(&mut self, step: &Step) -> Answer {
         self.outcomes.clear();
+        let before = step.call.queue().and_then(|queue| self.machine.state_of(step.actor, queue)).unwrap_or(0);
         let Some(text) = self.make(step) else {
             return Answer { text: "not made".to_owned(), outcomes: Vec::new(), made: false };
         };
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let errno = text.split(' ').next().unwrap_or_default();
         if outcomes.is_empty() || errno != "0" {
-            outcomes.insert(0, (errno.to_owned(), 0));
+            outcomes.insert(0, (errno.to_owned(), before));
         }
         Answer { text, outcomes, made: true }
     }
@@ -156,12 +160,14 @@ impl<'m> Player<'m> {
             }
             Call::Kill => {
                 self.actors[actor] = Actor::default();
+                self.forget_debugger(actor);
                 self.actors.iter_mut().for_each(|other| other.traces.retain(|of| *of != actor));
                 Some(plain(self.machine.kill(actor)))
             }
             Call::Exec => {
                 let done = self.machine.exec(actor);
                 if done == Ok(true) {
+                    self.forget_debugger(actor);
                     let uid = self.actors[actor].uid;
                     self.actors[actor] = Actor { alive: true, uid, ..Actor::default() };
                 }
@@ -243,6 +249,11 @@ impl<'m> Player<'m> {
             }
             _ => self.lease_command(step),
         }
+    }
+
+    /// The sessions of a debugger that is gone end.
+    fn forget_debugger(&mut self, gone: usize) {
+        self.actors.iter_mut().filter(|it| it.debugger == Some(gone)).for_each(|it| it.debugger = None);
     }
 
     fn open_kfd(&mut self, actor: usize) -> String {
@@ -347,6 +358,8 @@ impl<'m> Player<'m> {
                 }
                 code(answer)
             }
+            // A change of the runtime waits for the debugger to take note of it.
+            Call::Runtime { .. } if self.actors[actor].debugger.is_some() => return None,
             Call::Runtime { mode } => {
                 let mut args = kfd_ioctl_runtime_enable_args { mode_mask: *mode, ..Default::default() };
                 let answer = self.ioctl(step, file, AMDKFD_IOC_RUNTIME_ENABLE, &mut args, &mut memory);
@@ -435,13 +448,20 @@ impl<'m> Player<'m> {
                 let mut args = kfd_ioctl_dbg_trap_args::new(pid, enable);
                 let answer = self.ioctl(step, file, AMDKFD_IOC_DBG_TRAP, &mut args, &mut memory);
                 let info = kfd_runtime_info::read_from_bytes(memory.array(0, 16)).expect("16 bytes");
+                if answer.is_ok() {
+                    self.actors[*of].debugger = Some(actor);
+                }
                 let size = args.get::<kfd_ioctl_dbg_trap_enable_args>().map_or(0, |args| args.rinfo_size);
                 format!("{} size={size} runtime={} ttmp={}", code(answer), info.runtime_state, info.ttmp_setup)
             }
             Call::DebugDisable { of } => {
                 let pid = pid(*of)?;
                 let mut args = kfd_ioctl_dbg_trap_args { pid, op: KFD_IOC_DBG_TRAP_DISABLE, ..Default::default() };
-                code(self.ioctl(step, file, AMDKFD_IOC_DBG_TRAP, &mut args, &mut memory))
+                let answer = self.ioctl(step, file, AMDKFD_IOC_DBG_TRAP, &mut args, &mut memory);
+                if answer.is_ok() {
+                    self.actors[*of].debugger = None;
+                }
+                code(answer)
             }
             Call::Suspend { of, queues, grace } => {
                 let pid = pid(*of)?;

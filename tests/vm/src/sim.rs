@@ -255,6 +255,10 @@ impl Machine for SimMachine {
     fn sleep(&mut self, ms: u32) {
         self.machine.advance_to(self.machine.now() + u64::from(ms) * 1_000_000);
     }
+
+    fn state_of(&mut self, actor: usize, queue: u32) -> Option<u32> {
+        self.machine.queue_state(self.pids[actor], queue).ok()
+    }
 }
 
 impl SimMachine {

@@ -230,3 +230,19 @@ fn a_list_shrinks_to_the_calls_that_matter() {
     assert_eq!(small.calls.len(), 1);
     assert!(is_open(&small.calls[0].call));
 }
+
+#[test]
+fn every_list_of_the_folder_is_played_to_its_end() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let mut lists = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let sequence =
+            list::parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let answers = differ::compare(&mut machine(), &mut machine(), &sequence).unwrap().unwrap();
+        let made = answers.iter().filter(|answer| answer.made).count();
+        assert_eq!(made, sequence.calls.len(), "{path:?}");
+        lists += 1;
+    }
+    assert!(lists > 0, "no list in {folder}");
+}
