@@ -418,11 +418,10 @@ struct gpu_plan {
 };
 
 /* Workers enable their runtime, so that a debugger can stop their queues. */
-static int gpu_enable_runtime;
+static int gpu_enable_runtime = 1;
 
 static inline int gpu_work(const struct gpu_plan *plan, struct gpu_area *areas, int socket)
 {
-	struct kfd_ioctl_runtime_enable_args runtime = { .mode_mask = KFD_RUNTIME_ENABLE_MODE_ENABLE_MASK };
 	struct gpu gpus[GPU_MAX];
 	struct gpu_queue *queues;
 	int num, count = 0, i, j;
@@ -431,13 +430,11 @@ static inline int gpu_work(const struct gpu_plan *plan, struct gpu_area *areas, 
 	if (plan->uid && setresuid(plan->uid, plan->uid, plan->uid))
 		return 2;
 	num = gpu_open(gpus, plan->gpus ?: GPU_MAX);
-	if (num > 0 && gpu_let_debuggers_in(gpus))
+	if (num > 0 && gpu_enable_runtime && gpu_let_debuggers_in(gpus))
 		return 8;
 	queues = calloc(num > 0 ? num * plan->queues : 1, sizeof(*queues));
 	if (num <= 0 || !queues)
 		return 3;
-	if (gpu_enable_runtime && ioctl(gpus[0].kfd, AMDKFD_IOC_RUNTIME_ENABLE, &runtime))
-		return 9;
 	for (i = 0; i < num; i++) {
 		for (j = 0; j < plan->queues; j++, count++) {
 			if (gpu_create(&gpus[i], plan->type, &areas[count], &queues[count]))
